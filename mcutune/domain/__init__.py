@@ -1,0 +1,1 @@
+"""The vocabulary: pure, numpy at most, no input or output."""

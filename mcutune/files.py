@@ -1,0 +1,111 @@
+"""Files that are whole or absent: atomic writes, hashes, strict names, no links followed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mcutune.errors import BadInput, Damaged
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def home() -> Path:
+    """The folder under which datasets, encoders and runs live: MCUTUNE_HOME, else the working folder."""
+    return Path(os.environ.get("MCUTUNE_HOME") or ".").resolve()
+
+
+def checked_name(name: str, what: str) -> str:
+    """The name itself, or BadInput: names become folders, so they are strict."""
+    if not _NAME.fullmatch(name):
+        shown = name.encode("unicode_escape").decode()[:80]
+        raise BadInput(
+            f"{what} name '{shown}' is not valid",
+            hint="1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit",
+        )
+    return name
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; on success it is synced and renamed over it, on failure removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old one or the whole new one, also after a crash."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys and no white space, for hashing. Raises ValueError for NaN or infinity."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON atomically."""
+    write_bytes(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False).encode() + b"\n")
+
+
+def read_bytes(path: Path, *, limit: int = 1 << 32) -> bytes:
+    """The content of a regular file, links not followed. Raises BadInput if absent, Damaged if not a regular file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise BadInput(f"{path} does not exist") from None
+    except OSError as error:
+        raise Damaged(f"{path} cannot be read: {error.strerror}", hint="links are not followed") from None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise Damaged(f"{path} is not a regular file")
+        if status.st_size > limit:
+            raise Damaged(f"{path} has {status.st_size:,} bytes, more than the {limit:,} allowed")
+        return file.read()
+
+
+def read_json(path: Path, *, limit: int = 1 << 28) -> Any:
+    """Parsed JSON of a regular file. Raises Damaged where it does not parse."""
+    try:
+        return json.loads(read_bytes(path, limit=limit))
+    except (ValueError, RecursionError):
+        raise Damaged(f"{path} is not valid JSON", hint="it was written whole; restore it or make it anew") from None
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file's content, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

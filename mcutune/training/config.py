@@ -1,0 +1,99 @@
+"""The configuration of a trial: every training setting, validated; the paper's defaults with their sources."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mcutune.errors import Problems
+
+# Lanes of one pack must agree in these: they decide shapes or the program itself. Everything else may differ.
+SHAPE_KEYS = (
+    "encoder", "encoder_kind", "encoder_width", "encoder_layers", "encoder_dropout", "encoder_learning_rate",
+    "encoder_weight_decay", "encoder_epochs", "encoder_batch", "width", "depth", "heads", "batch", "precision", "draw",
+    "divergence", "probe_rows", "class_weight",
+)  # fmt: skip
+
+
+class Configuration(BaseModel):
+    """Hyperparameter values of a trial. Units: epochs; rows (utterances) or dialogues a batch; natural logarithm."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    encoder: Literal["frozen", "trained"]
+    encoder_kind: Literal["utterance", "dialogue"]
+    encoder_width: int = Field(ge=4, le=2048)
+    encoder_layers: int = Field(ge=1, le=8)
+    encoder_dropout: float = Field(ge=0, lt=1)
+    encoder_learning_rate: float = Field(gt=0, le=1)
+    encoder_weight_decay: float = Field(ge=0, le=1)
+    encoder_epochs: int = Field(ge=1, le=1000)
+    encoder_batch: int = Field(ge=1, le=65536)
+    width: int = Field(ge=4, le=2048)
+    depth: int = Field(ge=1, le=12)
+    heads: int = Field(ge=1, le=16)
+    rank: int = Field(ge=1, le=256)
+    alpha: float = Field(gt=0, le=1024)
+    rank_scaling: Literal["alpha/r", "alpha/sqrt(r)"]
+    adapter_dropout: float = Field(ge=0, lt=1)
+    dropout: float = Field(ge=0, lt=1)
+    beta: float = Field(ge=0, le=1000)
+    orthogonality: Literal["cos2", "abs_cos"]
+    fusion: Literal["adaptive", "sum", "common", "characteristic"]
+    sensitivity: float = Field(ge=0, le=1)
+    range: float = Field(ge=0, le=1)
+    freeze_after: int | None = Field(ge=0)
+    static: tuple[float, ...] | None
+    divergence: Literal["js", "kl_symmetric", "hellinger", "wasserstein", "mmd"]
+    draw: Literal["auto", "row", "dialogue"]
+    probe_rows: int = Field(ge=8, le=65536)
+    optimizer: Literal["adam", "adamw"]
+    learning_rate: float = Field(gt=0, le=10)
+    weight_decay: float = Field(ge=0, le=1)
+    gradient_clip: float | None = Field(gt=0)
+    class_weight: Literal["none", "balanced"]
+    batch: int = Field(ge=1, le=65536)
+    epochs: int = Field(ge=1, le=10000)
+    precision: Literal["float32", "bfloat16"]
+
+    @property
+    def scale(self) -> float:
+        """The factor on every adapter's output: alpha / r, or alpha / sqrt(r) (rsLoRA, arXiv 2312.03732)."""
+        return self.alpha / (self.rank if self.rank_scaling == "alpha/r" else self.rank**0.5)
+
+    def shape(self) -> tuple[Any, ...]:
+        """What lanes of one pack must have in common."""
+        return tuple(getattr(self, key) for key in SHAPE_KEYS)
+
+
+@lru_cache(maxsize=1)
+def default_values() -> dict[str, Any]:
+    """The paper's defaults, key to value, as in training/defaults.yaml (each with its source there)."""
+    text = resources.files("mcutune.training").joinpath("defaults.yaml").read_text(encoding="utf-8")
+    values = yaml.safe_load(text)
+    assert isinstance(values, dict)
+    return values
+
+
+def configuration(overrides: dict[str, Any]) -> Configuration:
+    """The defaults with these values over them. Raises Problems naming every wrong key and what is valid."""
+    values = {**default_values(), **overrides}
+    if isinstance(values.get("static"), list):
+        values["static"] = tuple(values["static"])
+    floats = (name for name, field in Configuration.model_fields.items() if float in _types(field.annotation))
+    for name in floats:  # 1 is a number where 1.0 is meant; strict mode would refuse it
+        if isinstance(values.get(name), int) and not isinstance(values.get(name), bool):
+            values[name] = float(values[name])
+    try:
+        return Configuration(**values)
+    except ValidationError as error:
+        lines = tuple(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
+        raise Problems("the configuration is not valid", problems=lines) from None
+
+
+def _types(annotation: Any) -> tuple[Any, ...]:
+    return (annotation, *getattr(annotation, "__args__", ()))
