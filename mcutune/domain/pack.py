@@ -1,0 +1,50 @@
+"""What a pack and the coordinator say to each other; the coordinator implements Client, in process or as an actor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from mcutune.domain.trial import LaneEpoch, LaneFailure, LaneResult, Orders
+
+
+@dataclass(frozen=True)
+class PackStart:
+    """What a pack works on until its orders say `done`: lanes of one fold and one shape.
+
+    `combinations`: canonical indices of the combinations that validation measures, C of them.
+    `max_rank`: the largest rank of the space; every lane is zero-padded to it, alone too.
+    """
+
+    fold: str
+    shape: tuple[Any, ...]
+    max_rank: int
+    search_seed: int
+    metric: str
+    combinations: tuple[int, ...]
+
+
+class Client(Protocol):
+    """The coordinator as a pack sees it."""
+
+    def join(self, pack: str, capacity: int, node: str, device: str) -> PackStart | None:
+        """Work for a pack of this capacity (lanes); None when nothing is left."""
+
+    def advance(
+        self,
+        pack: str,
+        epochs: list[LaneEpoch],
+        failures: list[LaneFailure],
+        results: list[LaneResult],
+        free: int,
+    ) -> Orders:
+        """Report what happened since the last call, ask for up to `free` new lanes; also the heartbeat."""
+
+    def fold_data(self, fold: str) -> Any:
+        """The data.views.FoldData of a fold."""
+
+    def encoder(self, key: str, pack: str) -> dict[str, bytes] | Literal["train", "wait"]:
+        """A cached encoder's files, a lease to train it, or word that another pack is training it."""
+
+    def put_encoder(self, key: str, files: dict[str, bytes]) -> None:
+        """Store a trained encoder under its content key."""
