@@ -1,0 +1,47 @@
+# make demo: a whole search and its robustness report, from nothing.   make test, make check: what CI runs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help install demo test lint types check docs wheel clean
+
+help:
+	@echo "make install   a virtual environment in $(VENV) with mcutune in it"
+	@echo "make demo      search the built-in planted data, then measure the winner's robustness"
+	@echo "make test      all tests"
+	@echo "make check     lint, types and tests: what CI runs"
+	@echo "make docs      write docs/cli.md from the commands"
+	@echo "make wheel     a wheel in dist/"
+
+# One pip call, so that constraints.txt decides which torch comes.
+$(VENV)/.installed: pyproject.toml constraints.txt setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,check]'
+	touch $@
+
+install: $(VENV)/.installed
+
+demo: install
+	$(BIN)/mcutune search --space quick --data planted
+	$(BIN)/mcutune robustness --ckpt quick-planted --protocol fixed --protocol random
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+check: lint types test
+
+docs: install
+	$(BIN)/python -m mcutune.cli.reference docs/cli.md
+
+wheel: install
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
