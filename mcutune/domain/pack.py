@@ -14,6 +14,7 @@ class PackStart:
 
     `combinations`: canonical indices of the combinations that validation measures, C of them.
     `max_rank`: the largest rank of the space; every lane is zero-padded to it, alone too.
+    `objective` and `modalities`: what `domain.objective.scalar` needs to choose a lane's best epoch as the search does.
     """
 
     fold: str
@@ -22,6 +23,8 @@ class PackStart:
     search_seed: int
     metric: str
     combinations: tuple[int, ...]
+    objective: dict[str, Any] | str
+    modalities: tuple[str, ...]
 
 
 class Client(Protocol):
