@@ -30,7 +30,7 @@ def shipped_names(folder: str) -> tuple[str, ...]:
 
 
 def find_shipped(given: str, folder: str, what: str) -> Path:
-    """A YAML file given as a path, else by name among those shipped (`ranks`, `ranks.yaml`, `search_spaces/ranks.yaml`).
+    """A YAML file given as a path, else by name among those shipped: `ranks`, `ranks.yaml`, `search_spaces/ranks.yaml`.
 
     Raises BadInput naming the valid names, and the nearest one.
     """

@@ -1,4 +1,4 @@
-"""The house keeps its walls: directions of imports, where libraries may appear, what is forbidden, how long things are."""
+"""The house keeps its walls: who imports whom, where libraries may appear, what is forbidden, how long things are."""
 
 from __future__ import annotations
 

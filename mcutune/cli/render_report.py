@@ -1,0 +1,161 @@
+"""A robustness report in the terminal, from report.json alone: combinations as heat, degradation, checks, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mcutune.cli.screen import heat, plain, shares, sparkline, table
+from mcutune.cli.text import count, inert, score
+
+_MOST_ROWS = 31  # combinations of five modalities; above that the worst are shown
+_WORST = 10
+_TITLES = {
+    "wa": "accuracy (WA)",
+    "ua": "recall (UA)",
+    "f1": "weighted F1",
+    "acc2": "ACC2",
+    "f1_nonzero": "F1 non-zero",
+    "mae": "MAE",
+    "pearson": "Pearson r",
+}
+_SUMMARY_TITLES = {"mean_all": "mean of all", "mean_incomplete": "mean of incomplete", "worst": "worst"}
+
+
+def report_view(report: dict[str, Any]) -> RenderableType:
+    """All that fits a terminal of 80 columns; `report.html` shows the rest."""
+    parts: list[RenderableType] = [plain(report["title"], "bold"), _facts(report)]
+    for protocol in report["protocols"]:
+        made = list(_PROTOCOLS[protocol["kind"]](report, protocol))
+        if made:
+            parts += [Text(), plain(f"{protocol['id']}: {protocol['title']}", "bold"), *made]
+    parts += [Text(), *_checks(report), *_warnings(report)]
+    return Group(*parts, Text(), *(plain(sentence) for sentence in report["summary"]))
+
+
+def subject(report: dict[str, Any]) -> str:
+    """The name of the model that the report is about."""
+    return str(next(model["name"] for model in report["models"] if model["role"] == "subject"))
+
+
+def _facts(report: dict[str, Any]) -> Text:
+    data, opened = report["data"], report["openings"]["count"]
+    winners = next(model["winners"] for model in report["models"] if model["role"] == "subject")
+    seeds = max(len(winner["checkpoints"]) for winner in winners)
+    return plain(
+        f"{data['measured']:,} of {data['rows']:,} rows measured, {count(data['groups'], data['group'])}; "
+        f"{count(len(winners), 'fold')}, {count(seeds, 'seed')}; test labels opened {count(opened, 'time')}",
+        "dim",
+    )
+
+
+def _mine(report: dict[str, Any], protocol: dict[str, Any], part: str) -> list[dict[str, Any]]:
+    name = subject(report)
+    return [row for row in report[part] if row["protocol"] == protocol["id"] and row["model"] == name]
+
+
+def _fixed(report: dict[str, Any], protocol: dict[str, Any]) -> Iterator[RenderableType]:
+    rows = [row for row in _mine(report, protocol, "measurements") if row["combination"] is not None]
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    cells = {(row["combination"], row["metric"]): row for row in rows}
+    labels = list(dict.fromkeys(row["combination"] for row in rows))
+    if not labels:
+        return
+    shown = labels
+    if len(labels) > _MOST_ROWS:
+        rank = dict(zip(labels, _shares(cells, labels, metrics[0]), strict=True))
+        shown = sorted(labels, key=lambda label: rank[label])[:_WORST]
+        yield plain(f"the {_WORST} worst of {len(labels)} combinations by {_TITLES[metrics[0]]}", "dim")
+    made = table("combination", *(_TITLES[metric] for metric in metrics), right=range(1, len(metrics) + 1))
+    colours = {metric: dict(zip(labels, _shares(cells, labels, metric), strict=True)) for metric in metrics}
+    for label in shown:
+        made.add_row(
+            plain(label, limit=28),
+            *(_cell(cells[label, metric], heat(colours[metric][label])) for metric in metrics),
+        )
+    _add_summaries(made, _mine(report, protocol, "summaries"), metrics)
+    yield made
+
+
+def _shares(cells: dict[tuple[str, str], dict[str, Any]], labels: list[str], metric: str) -> list[float]:
+    return shares([cells[label, metric]["value"] for label in labels], higher_is_better=metric != "mae")
+
+
+def _cell(row: dict[str, Any], style: str = "") -> Text:
+    made = Text(f" {score(row['value'])} ", style=style)
+    if row["low"] is not None:
+        made.append(f" {score(row['low'])}–{score(row['high'])}", style="default on default dim")
+    return made
+
+
+def _add_summaries(made: Table, rows: list[dict[str, Any]], metrics: list[str]) -> None:
+    names = [name for name in _SUMMARY_TITLES if any(row["name"] == name for row in rows)]
+    if names:
+        made.add_section()
+    for name in names:
+        of = {row["metric"]: row for row in rows if row["name"] == name}
+        title = f"{_SUMMARY_TITLES[name]} {next(iter(of.values()))['over'] if name != 'worst' else ''}".strip()
+        made.add_row(plain(title, "italic"), *(_cell(of[metric]) if metric in of else Text("–") for metric in metrics))
+
+
+def _random(report: dict[str, Any], protocol: dict[str, Any]) -> Iterator[RenderableType]:
+    curves = _mine(report, protocol, "degradation")
+    if not curves:
+        return
+    rates = [point["rate"] for point in curves[0]["points"]]
+    made = table("metric", f"missing {rates[0]:g}", "", f"missing {rates[-1]:g}", "lost", right=(1, 3, 4))
+    for curve in curves:
+        first, last = curve["points"][0], curve["points"][-1]
+        made.add_row(
+            plain(_TITLES[curve["metric"]]),
+            _cell(first),
+            Text(sparkline([point["value"] for point in curve["points"]]), style="cyan"),
+            _cell(last),
+            plain(score(abs(first["value"] - last["value"]))),
+        )
+    yield made
+    if any(point["capped"] for point in curves[0]["points"]):
+        realised = curves[0]["points"][-1]["realised"]
+        yield plain(f"rates above (M−1)/M were capped: {rates[-1]:g} became {realised:.3f}", "dim")
+
+
+def _cross(report: dict[str, Any], protocol: dict[str, Any]) -> Iterator[RenderableType]:
+    rows = [row for row in report["cross_dataset"] if row["model"] == subject(report)]
+    for source, target in dict.fromkeys((row["source"], row["target"]) for row in rows):
+        of = [row for row in rows if (row["source"], row["target"]) == (source, target)]
+        metric = "ua" if any(row["metric"] == "ua" for row in of) else of[0]["metric"]
+        modes = list(dict.fromkeys(row["normalisation"] for row in of))
+        made = table(
+            "combination", "within", *(f"{mode} norm." for mode in modes), "winners ±", right=range(1, len(modes) + 3)
+        )
+        cells = {(row["combination"], row["normalisation"]): row for row in of if row["metric"] == metric}
+        for label in dict.fromkeys(row["combination"] for row in of):
+            last = cells[label, modes[-1]]
+            made.add_row(
+                plain(label, limit=28),
+                plain(score(last["within"])),
+                *(_cell(cells[label, mode]) for mode in modes),
+                plain(score(last["winners_sd"])),
+            )
+        yield plain(f"{inert(source)} → {inert(target)}, {_TITLES[metric]}", "dim")
+        yield made
+
+
+def _checks(report: dict[str, Any]) -> Iterator[RenderableType]:
+    failed = [check for check in report["checks"] if not check["passed"]]
+    passed = len(report["checks"]) - len(failed)
+    yield plain(f"self-checks: {passed} of {len(report['checks'])} passed", "green" if not failed else "red")
+    for check in failed:
+        yield plain(f"  failed: {check['name']}: {check['detail']}", "red")
+
+
+def _warnings(report: dict[str, Any]) -> Iterator[RenderableType]:
+    for warning in report["warnings"]:
+        yield plain(f"warning: {warning}", "yellow")
+
+
+_PROTOCOLS = {"fixed": _fixed, "random": _random, "cross_dataset": _cross}

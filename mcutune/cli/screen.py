@@ -1,0 +1,59 @@
+"""The terminal: consoles that obey no markup, heat colours, sparklines, bars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mcutune.cli.text import inert
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+# Dark blue over teal to light yellow: rising lightness, so it reads without colour vision and in grey.
+_SCALE = ((56, 57, 117), (45, 98, 130), (50, 140, 125), (112, 180, 100), (205, 215, 90), (250, 240, 170))
+
+
+def console(*, stderr: bool = False, width: int | None = None) -> Console:
+    """A console on which text is text: no markup, no emoji codes, no automatic highlighting."""
+    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+
+
+def plain(text: object, style: str = "", *, limit: int = 2000) -> Text:
+    """Text from anywhere as a renderable: control characters escaped, markup not obeyed."""
+    return Text(inert(text, limit=limit), style=style)
+
+
+def table(*columns: str, right: Sequence[int] = ()) -> Table:
+    """A table with a rule under its head; the columns numbered in `right` are right-aligned."""
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        made.add_column(
+            plain(column), justify="right" if number in right else "left", no_wrap=True, overflow="ellipsis"
+        )
+    return made
+
+
+def heat(share: float) -> str:
+    """A style whose background goes from dark (0) to light (1), with text that stays legible on it."""
+    place = min(max(share, 0.0), 1.0) * (len(_SCALE) - 1)
+    lower = min(int(place), len(_SCALE) - 2)
+    mix = [round(a + (b - a) * (place - lower)) for a, b in zip(_SCALE[lower], _SCALE[lower + 1], strict=True)]
+    ink = "black" if 0.299 * mix[0] + 0.587 * mix[1] + 0.114 * mix[2] > 125 else "white"
+    return f"{ink} on rgb({mix[0]},{mix[1]},{mix[2]})"
+
+
+def shares(values: Sequence[float], *, higher_is_better: bool = True) -> list[float]:
+    """Values mapped to 0 (worst) … 1 (best); all 0.5 where they are equal."""
+    low, high = min(values), max(values)
+    if high - low < 1e-9:
+        return [0.5] * len(values)
+    up = [(value - low) / (high - low) for value in values]
+    return up if higher_is_better else [1 - share for share in up]
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """One block a value, its height from the smallest to the largest of them."""
+    return "".join(_BLOCKS[round(share * (len(_BLOCKS) - 1))] for share in shares(values))
