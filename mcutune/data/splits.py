@@ -41,7 +41,7 @@ def split_of(table: Table, fold: str, seed: int = 0) -> Split:
     """The parts of a fold, the same for the same table, fold and seed.
 
     Test is what the fold or split column says, else carved by groups. Validation is never taken from test: the next
-    fold (cyclic) with 4 folds or more, the given validation part if its groups are its own, else carved by groups.
+    fold (cyclic) with 4 folds or more, the given validation part if its dialogues and groups are its own, else carved.
     Raises BadInput for an unknown fold, and where too few groups are left to carve.
     """
     valid = folds_of(table)
@@ -70,7 +70,7 @@ def _validation(table: Table, fold: str, units: Array, test: Array, seed: int) -
         return table.fold == folds[(folds.index(fold) + 1) % len(folds)]
     if table.fold is None and table.split is not None:
         given = table.split == "validation"
-        if given.any() and not np.isin(table.group[given], table.group[table.split == "train"]).any():
+        if given.any() and not np.isin(units[given], units[table.split == "train"]).any():
             return given
     return _carve(table, units, np.flatnonzero(~test), seed, "validation")
 
