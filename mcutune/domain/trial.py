@@ -111,11 +111,10 @@ class Orders:
     """The coordinator's answer to a pack: verdicts for its lanes, lanes to start, and whether it is done.
 
     Verdicts come first: a lane may be ended and started anew by one answer. `wait`: nothing to do now, ask again after
-    this many seconds. `done`: the pack may end. `capacity`: from now on hold at most so many lanes (after an OOM).
+    this many seconds. `done`: the pack may end.
     """
 
     verdicts: dict[LaneId, Verdict]
     start: tuple[LaneOrder, ...] = ()
     wait: float = 0.0
     done: bool = False
-    capacity: int | None = None
