@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,7 @@ class Combination:
         return tuple(m for m in range(self.mask.bit_length()) if m in self)
 
 
-@lru_cache(maxsize=None)
+@cache
 def combinations(count: int) -> tuple[Combination, ...]:
     """All C = 2^M − 1 combinations of M modalities in canonical order: by size, then by first modalities.
 
@@ -48,7 +48,7 @@ def combinations(count: int) -> tuple[Combination, ...]:
     return tuple(sorted(every, key=lambda c: (c.size, c.modalities())))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _membership(count: int) -> npt.NDArray[np.bool_]:
     table = np.array([[m in c for m in range(count)] for c in combinations(count)], dtype=bool)
     table.setflags(write=False)
@@ -82,7 +82,9 @@ class Modalities:
     def __post_init__(self) -> None:
         bad = [name for name in self.names if not _NAME.fullmatch(name)]
         if bad:
-            raise BadInput(f"modality name {bad[0]!r} is not valid", hint="letters, digits and _; at most 32; a letter first")
+            raise BadInput(
+                f"modality name {bad[0]!r} is not valid", hint="letters, digits and _; at most 32; a letter first"
+            )
         if not self.names:
             raise BadInput("no modality is named", hint="name at least one")
         if len(set(self.names)) != len(self.names):

@@ -1,0 +1,80 @@
+"""A checkpoint folder: model.safetensors and checkpoint.json. It moves alone: encoder, normalisation, names are in it.
+
+safetensors is safe to parse but does not notice a flipped bit, so checkpoint.json carries the SHA-256 of the weights;
+the hash of checkpoint.json itself is kept by whoever refers to the folder (best.json, the ledger).
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from mcutune.errors import BadInput, Damaged
+from mcutune.files import read_bytes, read_json, sha256
+
+SCHEMA = 1
+WEIGHTS, FACTS = "model.safetensors", "checkpoint.json"
+_HEADER_LIMIT, _TENSOR_LIMIT, _FILE_LIMIT = 8 << 20, 10_000, 4 << 30
+_NEEDED = ("configuration", "modalities", "dims", "task", "label_names", "normalisation", "data", "lane", "sha256")
+
+
+def pack_files(tensors: dict[str, Tensor], facts: dict[str, Any]) -> dict[str, bytes]:
+    """The files of a checkpoint, name to content; deterministic for equal input."""
+    weights = save({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)})
+    facts = {"schema": SCHEMA, **facts, "sha256": {WEIGHTS: sha256(weights)}}
+    return {WEIGHTS: weights, FACTS: json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False).encode() + b"\n"}
+
+
+def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts of a checkpoint folder.
+
+    Raises BadInput where the folder is none, Damaged where a file is not what was written.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is not a checkpoint folder", hint=f"it holds {WEIGHTS} and {FACTS}")
+    facts = read_json(folder / FACTS)
+    if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
+        raise Damaged(f"{folder / FACTS} is not a checkpoint of schema {SCHEMA}")
+    lacking = [key for key in _NEEDED if key not in facts]
+    if lacking:
+        raise Damaged(f"{folder / FACTS} lacks {', '.join(lacking)}")
+    content = read_bytes(folder / WEIGHTS, limit=_FILE_LIMIT)
+    if sha256(content) != facts["sha256"].get(WEIGHTS):
+        raise Damaged(f"{folder / WEIGHTS} is not the file that {FACTS} names", hint="its SHA-256 differs")
+    return parse_tensors(content, folder / WEIGHTS), facts
+
+
+def parse_tensors(content: bytes, path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, with limits on its header. Raises Damaged."""
+    length = struct.unpack("<Q", content[:8])[0] if len(content) >= 8 else _HEADER_LIMIT + 1
+    if length > min(_HEADER_LIMIT, len(content) - 8):
+        raise Damaged(f"{path} is not a safetensors file: its header is cut off or larger than {_HEADER_LIMIT:,} bytes")
+    if content.count(b'"dtype"', 8, 8 + length) > _TENSOR_LIMIT:
+        raise Damaged(f"{path} names more than {_TENSOR_LIMIT:,} tensors")
+    try:
+        tensors = load(content)
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise Damaged(f"{path} is not a valid safetensors file: {error}") from None
+    wrong = [name for name, tensor in tensors.items() if tensor.dtype != torch.float32]
+    if wrong:
+        raise Damaged(f"{path}: tensor {wrong[0]} is {tensors[wrong[0]].dtype}, expected torch.float32")
+    return tensors
+
+
+def expect(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], path: Path) -> None:
+    """Check names and shapes strictly. Raises Damaged naming what is expected and what was found."""
+    lacking, extra = sorted(set(shapes) - set(tensors)), sorted(set(tensors) - set(shapes))
+    if lacking:
+        raise Damaged(f"{path} lacks tensor {lacking[0]}" + (f" and {len(lacking) - 1} more" if lacking[1:] else ""))
+    if extra:
+        raise Damaged(f"{path} holds an unexpected tensor {extra[0]}")
+    for name, shape in shapes.items():
+        if tuple(tensors[name].shape) != shape:
+            raise Damaged(f"{path}: tensor {name} has shape {tuple(tensors[name].shape)}, expected {shape}")

@@ -1,0 +1,170 @@
+"""Predictions of one checkpoint: under every combination in about one pass, or each row under its own presence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mcutune.data.normalise import Normalisation, apply
+from mcutune.domain.combination import Modalities, combination_index, membership
+from mcutune.domain.task import Task
+from mcutune.errors import BadInput, Damaged
+from mcutune.model.checkpoint import FACTS, WEIGHTS, expect, read
+from mcutune.model.encoder import encode, make_encoder
+from mcutune.model.frozen import FrozenNetwork
+from mcutune.model.lanes import Lanes
+from mcutune.model.settings import settings
+from mcutune.model.trained import TrainedNetwork
+
+Array = npt.NDArray[Any]
+_DIALOGUES_AT_ONCE = 32
+
+
+def load_predictor(folder: Path) -> Predictor:
+    """The predictor of a checkpoint folder.
+
+    Raises BadInput where there is none, Damaged where hash, names or shapes are not as written.
+    """
+    tensors, facts = read(folder)
+    try:
+        return Predictor(tensors, facts, folder)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Damaged(f"{folder / FACTS} does not describe a model: {error}") from None
+
+
+class Predictor:
+    """One trained model. info: checkpoint.json. Features come raw, [N, D_m] by modality; normalised inside.
+
+    dialogue, order, group: int codes [N]; a dialogue encoder reads the first two, per-group normalisation the third.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor], facts: dict[str, Any], folder: Path) -> None:
+        self.info = facts
+        self.configuration: dict[str, Any] = facts["configuration"]
+        self.modalities = Modalities(tuple(facts["modalities"]))
+        self.dims = tuple(int(d) for d in facts["dims"])
+        self.task = Task(facts["task"])
+        self.label_names = tuple(facts["label_names"] or ())
+        self.classes = len(self.label_names) if self.task is Task.CLASSIFICATION else 1
+        self.normalisation = Normalisation.from_json(facts["normalisation"])
+        self._settings = settings(self.configuration)
+        self._lanes = Lanes.of([self._settings], torch.device("cpu"))
+        self._build(tensors, folder / WEIGHTS)
+
+    def _build(self, tensors: dict[str, Tensor], path: Path) -> None:
+        c, device = self._settings, torch.device("cpu")
+        low = c.precision == "bfloat16"
+        self._network: FrozenNetwork | TrainedNetwork
+        self._encoders = []
+        if c.encoder == "frozen":
+            self._network = FrozenNetwork(
+                self.dims, self.classes, c.encoder_width, c.rank, low_precision=low, device=device
+            )
+            self._encoders = [make_encoder(c, dim).eval() for dim in self.dims]
+        else:
+            self._network = TrainedNetwork(
+                self.dims, self.classes, c.width, c.depth, c.heads, c.rank, low_precision=low, device=device
+            )
+        shapes = {p.name: p.shape for p in self._network.layout.parameters}
+        states = {
+            f"encoder.{name}.{key}": tuple(value.shape)
+            for name, encoder in zip(self.modalities.names, self._encoders, strict=False)
+            for key, value in encoder.state_dict().items()
+        }
+        expect(tensors, {**shapes, **states}, path)
+        for name, encoder in zip(self.modalities.names, self._encoders, strict=False):
+            prefix = f"encoder.{name}."
+            encoder.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+        self._params = {name: tensors[name][None] for name in shapes}
+
+    @property
+    def attends(self) -> bool:
+        """Whether a row's prediction depends on the presence of other rows of its dialogue."""
+        return bool(self._settings.encoder == "trained" or self._settings.encoder_kind == "dialogue")
+
+    def all_combinations(
+        self, features: dict[str, Array], dialogue: Array, order: Array, group: Array,
+        *, presence: Array | None = None, normalisation: Literal["train", "group", "none"] | None = None,
+    ) -> Array:  # fmt: skip
+        """Logits [C, N, K] (K = 1: the value) of every row under every combination.
+
+        presence [N, M]: what the rows have at all (default everything); a combination that names more than a row has
+        gives what is left of it only where the caller looks up the row's own combination. Raises BadInput for wrong
+        modalities or dimensions.
+        """
+        have = self._presence(features, presence)
+        inputs = self._normalised(features, have, group, normalisation)
+        return self._all(inputs, torch.from_numpy(have), dialogue, order)
+
+    def with_presence(
+        self, features: dict[str, Array], presence: Array, dialogue: Array, order: Array, group: Array,
+        *, normalisation: Literal["train", "group", "none"] | None = None,
+    ) -> Array:  # fmt: skip
+        """Logits [N, K], each row under its own presence [N, M]; encoders that attend see only what is present.
+
+        A row with nothing present gets the output of no input: the classifier's bias alone.
+        """
+        have = self._presence(features, presence)
+        inputs = self._normalised(features, have, group, normalisation)
+        every = self._all(inputs, torch.from_numpy(have), dialogue, order)
+        own = combination_index(have)
+        result = every[own.clip(0), np.arange(len(own))]
+        result[own < 0] = self._nothing()
+        return result
+
+    def _nothing(self) -> Array:
+        if self._settings.encoder == "frozen":
+            return self._params["common.bias"][0].numpy()
+        return self._params["head.bias"][0].numpy()
+
+    def _presence(self, features: dict[str, Array], presence: Array | None) -> Array:
+        names = self.modalities.names
+        lacking = [name for name in names if name not in features]
+        if lacking:
+            raise BadInput(f"modality {lacking[0]!r} is not given", hint=f"the model reads {', '.join(names)}")
+        for name, dim in zip(names, self.dims, strict=True):
+            if features[name].ndim != 2 or features[name].shape[1] != dim:
+                raise BadInput(f"modality {name!r} has shape {features[name].shape}, the model reads [N, {dim}]")
+        rows = len(features[names[0]])
+        return np.ones((rows, len(names)), dtype=bool) if presence is None else np.asarray(presence, dtype=bool)
+
+    def _normalised(self, features: dict[str, Array], have: Array, group: Array, mode: Any) -> list[Tensor]:
+        n = self.normalisation
+        chosen = Normalisation(mode, n.mean, n.std) if mode else n
+        ready = apply(chosen, {name: features[name] for name in self.modalities.names}, have, np.asarray(group))
+        return [torch.from_numpy(np.ascontiguousarray(ready[name])) for name in self.modalities.names]
+
+    @torch.no_grad()
+    def _all(self, inputs: list[Tensor], have: Tensor, dialogue: Array, order: Array) -> Array:
+        blocks = _dialogues(np.asarray(dialogue), np.asarray(order))
+        if isinstance(self._network, FrozenNetwork):
+            encoded = []
+            for m, (encoder, x) in enumerate(zip(self._encoders, inputs, strict=True)):
+                encoded.append(encode(encoder, x, have[:, m], blocks)[None])
+            result = self._network.all_combinations(self._params, inputs, encoded, self._lanes)[0]
+            return result.numpy()
+        logits = torch.zeros(len(membership(len(self.dims))), len(have), self.classes)
+        for block in blocks.split(_DIALOGUES_AT_ONCE):
+            rows = block.clamp_min(0)
+            has = have[rows] & (block >= 0)[..., None]
+            part = self._network.all_combinations(self._params, [x[rows] for x in inputs], has, self._lanes)[0]
+            kept = (block >= 0).flatten()
+            logits[:, block.flatten()[kept]] = part[:, kept]
+        return logits.numpy()
+
+
+def _dialogues(dialogue: Array, order: Array) -> Tensor:
+    """Row numbers [G, T] of every dialogue in order, −1 as padding."""
+    _, of_row = np.unique(dialogue, return_inverse=True)
+    sorted_rows = np.lexsort((order, of_row))
+    lengths = np.bincount(of_row)
+    table = np.full((len(lengths), int(lengths.max())), -1, dtype=np.int64)
+    table[of_row[sorted_rows], np.arange(len(sorted_rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)] = (
+        sorted_rows
+    )
+    return torch.from_numpy(table)

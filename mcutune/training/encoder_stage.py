@@ -1,0 +1,167 @@
+"""Stage 1: train one encoder a modality, alone, on complete data; keep the best validation epoch; cache by content.
+
+The result is a function of (table, split, normalisation, encoder settings, search seed, seed, code version): its key.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mcutune.domain.task import Task, default_metric
+from mcutune.files import canonical_json, sha256
+from mcutune.model.encoder import DialogueEncoder, UtteranceEncoder, encode, make_encoder
+from mcutune.model.noise import Place, stream
+from mcutune.training.config import Configuration
+from mcutune.training.resident import Resident
+
+CODE = 1  # raised whenever this file or model/encoder.py changes what a key gives
+Encoder = UtteranceEncoder | DialogueEncoder
+
+
+def encoder_key(resident: Resident, configuration: Configuration, search_seed: int, seed: int) -> str:
+    """The content key of the encoders of one seed: 64 hexadecimal digits."""
+    settings = {k: v for k, v in configuration.model_dump().items() if k.startswith("encoder_")}
+    data = resident.data
+    facts = {
+        "code": CODE, "settings": settings, "class_weight": configuration.class_weight, "seeds": [search_seed, seed],
+        "table": data.table_hash, "split": data.split_hash, "normalisation": data.normalisation,
+        "modalities": list(data.modalities),
+    }  # fmt: skip
+    return sha256(canonical_json(facts))
+
+
+def train_encoders(resident: Resident, configuration: Configuration, search_seed: int, seed: int) -> dict[str, bytes]:
+    """Files of the cache entry: encoder.safetensors (weights), outputs.safetensors (R^m [N, W]), encoder.json."""
+    weights: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
+    reached = {}
+    for m, name in enumerate(resident.data.modalities):
+        encoder, value = _train_one(resident, configuration, (search_seed, seed), m)
+        weights |= {f"{name}.{key}": tensor.contiguous() for key, tensor in encoder.state_dict().items()}
+        outputs[name] = _outputs(encoder, resident, m).cpu()
+        reached[name] = value
+    facts = {"validation": reached, "metric": default_metric(resident.data.task).name}
+    return {
+        "encoder.safetensors": save({k: v.cpu() for k, v in weights.items()}),
+        "outputs.safetensors": save(outputs),
+        "encoder.json": json.dumps(facts).encode(),
+    }
+
+
+def encoder_outputs(files: dict[str, bytes], modalities: tuple[str, ...], device: torch.device) -> list[Tensor]:
+    """R^m [N, W] of every modality from a cache entry."""
+    tensors = load(files["outputs.safetensors"])
+    return [tensors[name].to(device) for name in modalities]
+
+
+def _outputs(encoder: Encoder, resident: Resident, m: int) -> Tensor:
+    dialogues = torch.from_numpy(resident.dialogues).to(resident.target.device)
+    return encode(encoder, resident.inputs[m], resident.presence[:, m], dialogues)
+
+
+def _train_one(resident: Resident, c: Configuration, seeds: tuple[int, int], m: int) -> tuple[Encoder, float]:
+    """The encoder of modality m at its best validation epoch, and the default metric there."""
+    key = stream(*seeds, Place.ENCODER, m)
+    device = resident.target.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(key.integers(2**31)))
+        encoder = make_encoder(c, resident.dims[m]).to(device)
+        head = nn.Sequential(nn.Dropout(c.encoder_dropout), nn.Linear(c.encoder_width, resident.outputs)).to(device)
+        parameters = [*encoder.parameters(), *head.parameters()]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=c.encoder_learning_rate, weight_decay=c.encoder_weight_decay, foreach=True
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, c.encoder_learning_rate, total_steps=c.encoder_epochs * _steps(resident, c, m) + 1
+        )
+        best, best_state = -np.inf, encoder.state_dict()
+        for _ in range(c.encoder_epochs):
+            _one_epoch(resident, c, m, key, encoder, head, optimizer, schedule)
+            value = _validation(resident, m, encoder, head)
+            if value > best:
+                best, best_state = value, {k: v.clone() for k, v in encoder.state_dict().items()}
+        encoder.load_state_dict(best_state)
+    metric = default_metric(resident.data.task)
+    return encoder, metric.signed(float(best)) if np.isfinite(best) else 0.0
+
+
+def _rows_with(resident: Resident, rows: Any, m: int) -> Any:
+    return rows[resident.data.presence[rows, m]]
+
+
+def _batches(resident: Resident, c: Configuration, m: int, key: np.random.Generator) -> list[Any]:
+    """Rows (utterance) or dialogue numbers (dialogue) of every step of an epoch."""
+    rows = _rows_with(resident, np.concatenate([resident.training, resident.probe]), m)
+    if c.encoder_kind == "utterance":
+        return np.array_split(key.permutation(rows), _steps(resident, c, m))
+    return np.array_split(key.permutation(np.unique(resident.dialogue_of[rows])), _steps(resident, c, m))
+
+
+def _steps(resident: Resident, c: Configuration, m: int) -> int:
+    rows = len(_rows_with(resident, np.concatenate([resident.training, resident.probe]), m))
+    return max(1, -(-rows // c.encoder_batch))
+
+
+def _one_epoch(
+    resident: Resident, c: Configuration, m: int, key: np.random.Generator, encoder: Encoder, head: nn.Module,
+    optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> None:  # fmt: skip
+    encoder.train()
+    head.train()
+    learnable = torch.zeros(len(resident.target), dtype=torch.bool)
+    learnable[_rows_with(resident, np.concatenate([resident.training, resident.probe]), m)] = True
+    weight = torch.from_numpy(resident.class_weight).to(resident.target.device)
+    for batch in _batches(resident, c, m, key):
+        if not len(batch):
+            continue
+        rows, output = _forward(resident, m, batch, encoder, learnable)
+        target = resident.target[rows]
+        logits = head(output)
+        if resident.data.task is Task.CLASSIFICATION:
+            loss = functional.cross_entropy(logits, target, weight=weight)
+        else:
+            loss = functional.mse_loss(logits[:, 0], target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+
+def _forward(resident: Resident, m: int, batch: Any, encoder: Encoder, learnable: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of a batch that may be learned from, and their R^m."""
+    device = resident.target.device
+    if isinstance(encoder, UtteranceEncoder):
+        rows = torch.from_numpy(batch).to(device)
+        return rows, encoder(resident.inputs[m][rows])
+    block = torch.from_numpy(resident.dialogues[batch]).to(device)
+    rows = block.clamp_min(0)
+    here = (block >= 0) & resident.presence[rows, m]
+    encoded = encoder(torch.where(here[..., None], resident.inputs[m][rows], 0.0), here)
+    kept = here & learnable.to(device)[rows]
+    return rows[kept], encoded[kept]
+
+
+@torch.no_grad()
+def _validation(resident: Resident, m: int, encoder: Encoder, head: nn.Module) -> float:
+    """The default metric on validation rows with the modality, signed so that higher is better."""
+    rows = _rows_with(resident, resident.validation, m)
+    if not len(rows):
+        return 0.0
+    head.eval()
+    if isinstance(encoder, UtteranceEncoder):
+        encoder.eval()
+        output = head(encoder(resident.inputs[m][torch.from_numpy(rows).to(resident.target.device)]))
+    else:
+        output = head(_outputs(encoder, resident, m)[torch.from_numpy(rows).to(resident.target.device)])
+    classified = resident.data.task is Task.CLASSIFICATION
+    predicted = (output.argmax(1) if classified else output[:, 0]).cpu().numpy()
+    metric = default_metric(resident.data.task)
+    truth = resident.target.cpu().numpy()[rows]
+    return metric.signed(float(metric(predicted, truth, resident.outputs)))

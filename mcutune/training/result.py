@@ -1,0 +1,43 @@
+"""The checkpoint that a finished lane hands over: its best epoch, cut to its true rank, with all it needs to predict."""
+
+from __future__ import annotations
+
+import platform
+
+import numpy as np
+import torch
+from safetensors.torch import load
+
+import mcutune
+from mcutune.model.checkpoint import pack_files
+from mcutune.training.lane import Lane
+from mcutune.training.pack import Pack
+
+
+def lane_files(lane: Lane, pack: Pack, encoder: dict[str, bytes] | None) -> dict[str, bytes]:
+    """model.safetensors and checkpoint.json of a lane; encoder: its stage-1 cache entry, where it has one."""
+    assert lane.best is not None, "a lane that finished has measured an epoch"
+    tensors = pack.program.layout.unpadded(lane.best.cpu(), lane.configuration.rank)
+    if encoder is not None:
+        tensors |= {f"encoder.{name}": tensor for name, tensor in load(encoder["encoder.safetensors"]).items()}
+    data, resident = pack.resident.data, pack.resident
+    facts = {
+        "configuration": lane.configuration.model_dump(mode="json"),
+        "modalities": list(data.modalities),
+        "dims": list(resident.dims),
+        "task": data.task.value,
+        "label_names": list(data.label_names),
+        "normalisation": resident.normalisation.to_json(),
+        "data": {"table_hash": data.table_hash, "fold": data.fold, "split_hash": data.split_hash},
+        "lane": {"fold": lane.order.lane.fold, "trial": lane.order.lane.trial, "seed": lane.seed},
+        "search_seed": pack.start.search_seed,
+        "best_epoch": lane.best_epoch,
+        "metric": pack.metric.name,
+        "scores": dict(zip([pack.labels[c] for c in pack.start.combinations], lane.best_scores, strict=True)),
+        "dpft": {"probabilities": lane.probabilities, "divergences": lane.divergences},
+        "versions": {
+            "mcutune": mcutune.__version__, "torch": torch.__version__, "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }  # fmt: skip
+    return pack_files(tensors, facts)
