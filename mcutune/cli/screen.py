@@ -28,7 +28,7 @@ def plain(text: object, style: str = "", *, limit: int = 2000) -> Text:
 
 def table(*columns: str, right: Sequence[int] = ()) -> Table:
     """A table with a rule under its head; the columns numbered in `right` are right-aligned."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False, header_style="bold")
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         made.add_column(
             plain(column), justify="right" if number in right else "left", no_wrap=True, overflow="ellipsis"

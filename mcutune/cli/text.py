@@ -41,7 +41,7 @@ def value(given: object) -> str:
     if isinstance(given, bool):
         return "yes" if given else "no"
     if isinstance(given, float):
-        return f"{given:.4g}"
+        return f"{given:.3g}"
     if isinstance(given, (list, tuple)):
         return ", ".join(value(part) for part in given)
     return inert(given, limit=200)

@@ -1,0 +1,75 @@
+"""What the live view of a search shows, as plain values: render.py draws it, search.py fills it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial as a row. `score`: the objective, None before it has one; `epoch` of `epochs`: mean over its lanes."""
+
+    fold: str
+    number: int
+    state: str
+    epoch: int
+    epochs: int
+    score: float | None
+    configuration: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class View:
+    """A moment of a search.
+
+    `wanted`: trials in all folds together, None under a time budget. `share`: of the work done, 0 to 1. `counts`:
+    trials by state. `best`: a row a fold that has one. `keys`: the searched keys, in the order of the space.
+    """
+
+    run: str
+    wanted: int | None
+    share: float
+    counts: Mapping[str, int]
+    best: Sequence[TrialRow] = ()
+    trials: Sequence[TrialRow] = ()
+    keys: Sequence[str] = ()
+    baseline: Mapping[str, float] = field(default_factory=dict)
+    packs: int = 0
+    lanes: int = 0
+    places: int = 0
+    epochs_per_second: float | None = None
+    dashboard: str | None = None
+    note: str = ""
+
+
+@dataclass
+class Estimate:
+    """Time left from the share of work done since this process began to watch (a resumed run starts above 0)."""
+
+    began: float | None = None
+    first: float = 0.0
+
+    def left(self, share: float, now: float) -> float | None:
+        """Seconds left, or None while too little is known. `now`: of a monotonic clock."""
+        if self.began is None:
+            self.began, self.first = now, share
+            return None
+        gained = share - self.first
+        if gained < 0.02 or now - self.began < 3:
+            return None
+        return (now - self.began) * max(1 - share, 0.0) / gained
+
+    def elapsed(self, now: float) -> float:
+        return now - self.began if self.began is not None else 0.0
+
+
+def shown_trials(view: View, most: int) -> list[TrialRow]:
+    """Up to `most` rows: the best finished trials first, then those that run, the furthest first."""
+    ended = [row for row in view.trials if row.state == "finished" and row.score is not None]
+    running = [row for row in view.trials if row.state == "running"]
+    ended.sort(key=lambda row: (-(row.score or 0.0), row.fold, row.number))
+    running.sort(key=lambda row: (-row.epoch, row.fold, row.number))
+    top = ended[: max(most // 2, most - len(running))]
+    return top + running[: most - len(top)]
