@@ -55,7 +55,7 @@ def test_shipped_spaces_load_and_say_what_they_ask(name: str) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("rnak: {role: nuisance, values: [2]}", "mine.yaml:2: parameters.rnak: not a training setting, did you mean 'rank'"),
+        ("rnak: {role: nuisance, values: [2]}", ":2: parameters.rnak: not a training setting, did you mean 'rank'"),
         ("rank: {role: scientific, low: 4, high: 2}", "parameters.rank.low: must be below high (4 >= 2)"),
         ("rank: {role: scientific, low: 2, high: 2}", "must be below high"),
         ("beta: {role: scientific, low: 0, high: 1, log: true}", "parameters.beta.low: must be above 0 with log"),
