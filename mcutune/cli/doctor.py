@@ -49,10 +49,7 @@ def doctor(
 
 def _python() -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < (3, 11):
-        yield Finding("bad", "python", f"{version} is older than 3.11", 2)
-    else:
-        yield Finding("good", "python", version)
+    yield Finding("good", "python", version)
 
 
 def _versions() -> Iterator[Finding]:

@@ -11,7 +11,8 @@ import typer
 
 _HEAD = """# Commands
 
-Made from the commands by `make docs`; a test keeps it current. Every command also takes `--debug` (tracebacks) and `--help`.
+Made from the commands by `make docs`; a test keeps it current. Every command also takes `--debug` (tracebacks) and
+`--help`.
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import IO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -16,9 +17,14 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 _SCALE = ((56, 57, 117), (45, 98, 130), (50, 140, 125), (112, 180, 100), (205, 215, 90), (250, 240, 170))
 
 
-def console(*, stderr: bool = False, width: int | None = None) -> Console:
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would end the process here, in the middle of a search
+
+
+def console(*, file: IO[str] | None = None, width: int | None = None) -> Console:
     """A console on which text is text: no markup, no emoji codes, no automatic highlighting."""
-    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+    return _Console(file=file, width=width, markup=False, emoji=False, highlight=False)
 
 
 def plain(text: object, style: str = "", *, limit: int = 2000) -> Text:
