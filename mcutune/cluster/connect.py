@@ -1,0 +1,272 @@
+"""Opening places. Ray is imported here and only when a place needs it, after its environment is set."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import mcutune
+from mcutune.cluster.place import Place, kind_of
+from mcutune.cluster.resources import Capacity, Node
+from mcutune.errors import BadInput, NoResources
+
+_PREFIX = "mcutune-ray-"
+_LONGEST = 20  # Ray puts sockets some 65 characters below its folder, and a socket's path ends at 107
+_HEAD = "node:__internal_head__"
+
+# Read by Ray's processes wherever they run; explained at https://docs.ray.io.
+SETTINGS = {
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # the Train run of every pack shows in the dashboard
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # a report blocks until the next poll; default 2 s
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less a pack; a lost pack is ours to restart
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "86400",  # a pack waits for the autoscaler, without new attempts
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger is the record, not Tune's files
+    "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the only silent one
+}
+
+# For a Ray that this process starts.
+_LOCAL = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # binds every port to 127.0.0.1, also on Linux
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_memory_monitor_refresh_ms": "0",  # its kill would end Tune; memory is bounded in the worker
+    "RAY_metrics_report_interval_ms": "2000",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+}
+
+
+@contextlib.contextmanager
+def connect(address: str | None = None, *, cpus: int | None = None, gpus: int | None = None) -> Iterator[Place]:
+    """Open the place that an `--address` names (place.kind_of), and close it and all that it started.
+
+    `cpus`, `gpus`: what a local Ray is told it has; None for what the machine has.
+    Raises BadInput for an address that cannot be reached or is refused, NoResources where a local Ray cannot start.
+    """
+    kind, ray_address = kind_of(address)
+    with _private_folder() as folder:
+        if kind == "process":
+            yield Place("process", folder)
+        elif kind == "local":
+            with _local(folder, cpus, gpus) as place:
+                yield place
+        else:
+            with _existing(folder, ray_address) as place:
+                yield place
+
+
+@contextlib.contextmanager
+def _local(folder: Path, cpus: int | None, gpus: int | None) -> Iterator[Place]:
+    token = folder / "token"
+    descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(32))
+    with environment(
+        {**SETTINGS, **_LOCAL, "RAY_AUTH_TOKEN_PATH": str(token)}, without=("RAY_AUTH_TOKEN", "RAY_ADDRESS")
+    ):
+        import ray
+        from ray._private import ray_constants
+
+        # Read by Ray when it is imported, which may have been long ago.
+        clusters, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+        _forget_token()
+        try:
+            with _ray(
+                address="local",
+                num_cpus=cpus if cpus is not None else usable_cpus(),
+                num_gpus=gpus,
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                _temp_dir=str(folder / "r"),  # Ray opens its folder to everyone; the one around it stays closed
+            ) as context:
+                yield Place(
+                    "local",
+                    folder,
+                    address=context.address_info["gcs_address"],
+                    dashboard=_url(context.dashboard_url),
+                    metrics=_metrics_endpoints(ray.nodes()),
+                    token_file=token,
+                    node=ray.get_runtime_context().get_node_id(),
+                    pin=_HEAD,
+                )
+        finally:
+            ray_constants.ENABLE_RAY_CLUSTER = clusters
+    _forget_token()
+
+
+@contextlib.contextmanager
+def _existing(folder: Path, address: str) -> Iterator[Place]:
+    import ray
+
+    runtime = _travelling(SETTINGS, os.environ)
+    with environment(SETTINGS), _ray(address=address, runtime_env=runtime) as context:
+        node = ray.get_runtime_context().get_node_id()
+        yield Place(
+            "cluster",
+            folder,
+            address=context.address_info["gcs_address"],
+            dashboard=_url(context.dashboard_url),
+            metrics=_metrics_endpoints(ray.nodes()),
+            node=node,
+            pin=_pin(node, ray.nodes()),
+            environment=dict(runtime.get("env_vars", {})),
+        )
+
+
+@contextlib.contextmanager
+def _ray(**arguments: Any) -> Iterator[Any]:
+    """Ray of this process, quiet, shut down at the end; its failures as errors that a person reads."""
+    import ray
+    from ray.exceptions import AuthenticationError, RayError
+
+    if ray.is_initialized():
+        raise BadInput("this process is already connected to a Ray cluster", hint="use a process of its own a search")
+    address = arguments["address"]
+    try:
+        context = ray.init(log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=True, **arguments)
+    except AuthenticationError:
+        raise BadInput(
+            f"the Ray cluster at {address} refuses this token",
+            hint="set RAY_AUTH_TOKEN_PATH to the file with the cluster's token",
+        ) from None
+    except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
+        with contextlib.suppress(Exception):
+            ray.shutdown()
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if address == "local":
+            raise NoResources(f"a local Ray does not start: {first}") from error
+        raise BadInput(
+            f"the Ray cluster at {address} cannot be joined: {first}",
+            hint="run this on a node of the cluster, or leave --address away for a local Ray",
+        ) from error
+    try:
+        yield context
+    finally:
+        ray.shutdown()
+
+
+def _travelling(settings: Mapping[str, str], surrounding: Mapping[str, str]) -> dict[str, Any]:
+    """The runtime environment of a search on an existing cluster: the package itself, and Ray's settings.
+
+    Under `ray job submit` the job may bring its own; what it names already is left to it, since Ray refuses twice.
+    """
+    injected: dict[str, Any] = {}
+    with contextlib.suppress(ValueError, AttributeError):
+        injected = json.loads(surrounding.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")).get("runtime_env") or {}
+    runtime: dict[str, Any] = {}
+    taken = injected.get("env_vars") or {}
+    missing = {key: value for key, value in settings.items() if key not in taken}
+    if missing:
+        runtime["env_vars"] = missing
+    if "py_modules" not in injected:
+        runtime["py_modules"] = [str(Path(mcutune.__file__).parent)]
+        runtime["excludes"] = ["__pycache__"]
+    return runtime
+
+
+def capacity() -> Capacity:
+    """What the connected cluster has, and whether an autoscaler may add to it."""
+    import ray
+    from ray._private.state import state
+
+    nodes = tuple(_node(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    most = state.get_max_resources_from_cluster_config()
+    if not most:
+        return Capacity(nodes)
+    return Capacity(nodes, grows=True, most=_node(most))
+
+
+def usable_cpus() -> int:
+    """The CPUs that this process may use: its affinity, bounded by a cgroup's quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        if quota != "max":
+            count = min(count, max(1, int(quota) // int(period)))
+    return count
+
+
+@contextlib.contextmanager
+def environment(values: Mapping[str, str], *, without: tuple[str, ...] = ()) -> Iterator[None]:
+    """os.environ with these values and without those names, as it was before at the end."""
+    before = {name: os.environ.get(name) for name in (*values, *without)}
+    for name in without:
+        os.environ.pop(name, None)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A new folder that only this user may enter, removed at the end. Those of killed searches are removed too.
+
+    A folder is in use while its lock is held; the lock falls with the process, however that ends.
+    """
+    base = Path(tempfile.gettempdir())
+    if len(str(base)) > _LONGEST:
+        base = Path("/tmp")
+    _remove_abandoned(base)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(base: Path) -> None:
+    for folder in base.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+                continue
+            with (folder / "lock").open("r") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _pin(node: str, nodes: list[dict[str, Any]]) -> str:
+    """A resource of this node: the head's own, or that of the node's address."""
+    mine = next(entry["Resources"] for entry in nodes if entry["NodeID"] == node)
+    names = [name for name in mine if name.startswith("node:")]
+    return _HEAD if _HEAD in names else names[0]
+
+
+def _node(resources: Mapping[str, float]) -> Node:
+    return Node(
+        cpus=float(resources.get("CPU", 0)), gpus=float(resources.get("GPU", 0)), memory=resources.get("memory")
+    )
+
+
+def _metrics_endpoints(nodes: list[dict[str, Any]]) -> tuple[str, ...]:
+    alive = (node for node in nodes if node["Alive"] and node.get("MetricsExportPort"))
+    return tuple(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in alive)
+
+
+def _url(dashboard: str | None) -> str | None:
+    if not dashboard:
+        return None
+    return dashboard if "://" in dashboard else f"http://{dashboard}"
+
+
+def _forget_token() -> None:
+    """Ray keeps the token that it read first for the life of the process."""
+    with contextlib.suppress(Exception):
+        sys.modules["ray._raylet"].AuthenticationTokenLoader.instance().reset_cache()

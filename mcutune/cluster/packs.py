@@ -1,0 +1,201 @@
+"""Packs on Ray: each is one Ray Tune trial that opens one Ray Train worker group, again where that dies.
+
+Knows nothing of a search: the train loop is given, and an actor that says whether another worker group is wanted.
+Tune's and Train's files lie in the private folder of the place and are never read back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray import tune
+
+from mcutune.cluster.place import Place
+from mcutune.cluster.resources import Plan
+
+Loop = Callable[[dict[str, Any]], None]
+_told_to_stop: set[str] = set()  # fleets of this process; a stopper is pickled, so it carries only the key
+_DRIVER_RESTARTS = 3  # of the process that opens worker groups; it computes nothing, so it hardly ever dies
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What to run.
+
+    `loop`: the Train loop, called with {**settings, "actor", "pack", "index", "storage"}. `actor`: the name of the
+    actor with `begin(index, reason)`, which answers (a new name, placement group left behind or None), or None for no
+    more. `reason`: why the pack's former worker group, if any, ended.
+    """
+
+    name: str
+    place: Place
+    plan: Plan
+    actor: str
+    loop: Loop
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+class _StopWhenTold(tune.Stopper):
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._key in _told_to_stop
+
+
+class RunningFleet:
+    """A fleet at work: Ray Tune in a thread of this process."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._key = str(fleet.place.folder / fleet.name)
+        self._errors: list[str] = []
+        self._thread = threading.Thread(target=self._fit, name="mcutune-packs", daemon=True)
+        self._thread.start()
+
+    @property
+    def ended(self) -> bool:
+        """Every pack has returned or given up."""
+        return not self._thread.is_alive()
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What went wrong in Ray Tune itself, one line each; known when the fleet has ended."""
+        return tuple(self._errors)
+
+    def stop(self) -> None:
+        """Make Tune end its trials, also those that wait for resources."""
+        _told_to_stop.add(self._key)
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the end; True if it came."""
+        self._thread.join(seconds)
+        return self.ended
+
+    def _fit(self) -> None:
+        try:
+            results = _tuner(self._fleet, self._key).fit()
+            self._errors.extend(short(error) for error in results.errors)
+        except BaseException as error:  # an exception of a thread would only be printed
+            self._errors.append(short(error))
+        finally:
+            _told_to_stop.discard(self._key)
+
+
+def _tuner(fleet: Fleet, key: str) -> tune.Tuner:
+    request = fleet.plan.request
+    config = {
+        "name": fleet.name,
+        "actor": fleet.actor,
+        "storage": str(fleet.place.folder / "train"),
+        "workers": request.workers,
+        "cpus": request.cpus_per_worker,
+        "gpus": request.gpus_per_worker,
+        "index": tune.grid_search(list(range(fleet.plan.packs))),
+    }
+    # The trial itself computes nothing: it takes no CPU, and stays on the node where the search runs.
+    resources = {"CPU": 0, fleet.place.pin: 0.001}
+    driver = tune.with_parameters(drive, loop=fleet.loop, settings=fleet.settings)
+    return tune.Tuner(
+        tune.with_resources(driver, resources),
+        param_space=config,
+        tune_config=tune.TuneConfig(trial_name_creator=_trial_name, trial_dirname_creator=_trial_name),
+        run_config=tune.RunConfig(
+            name=fleet.name,
+            storage_path=str(fleet.place.folder / "tune"),
+            failure_config=tune.FailureConfig(max_failures=_DRIVER_RESTARTS),
+            stop=_StopWhenTold(key),
+            verbose=0,
+        ),
+    )
+
+
+def _trial_name(trial: Any) -> str:
+    return f"{trial.config['name']}-pack{trial.config['index']}"
+
+
+def drive(config: dict[str, Any], loop: Loop, settings: dict[str, Any]) -> None:
+    """One pack, run as a Ray Tune trial: worker groups one after another, until one ends by itself or none is wanted.
+
+    Each has a name of its own, since Train resumes a run of the same name by itself.
+    """
+    from ray.train import TrainingFailedError
+
+    actor: Any = ray.get_actor(config["actor"])
+    begun: tuple[str, Any] | None
+    reason = "the process that opens worker groups died"  # read only where there was a group before
+    groups = 0
+    while (begun := ray.get(actor.begin.remote(config["index"], reason))) is not None:
+        groups += 1
+        pack, left_behind = begun
+        if left_behind is not None:
+            ray.util.remove_placement_group(left_behind)
+        try:
+            _trainer(config, pack, loop, settings).fit()
+            break
+        except TrainingFailedError as error:
+            reason = short(error)
+        except ray.exceptions.RayActorError as error:
+            reason = f"Ray Train's controller died: {short(error)}"
+    tune.report({"worker_groups": groups})
+
+
+def _trainer(config: dict[str, Any], pack: str, loop: Loop, settings: dict[str, Any]) -> Any:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig
+    from ray.train.v2.api.config import FailureConfig
+
+    per_worker = {"CPU": config["cpus"]}
+    if config["gpus"]:
+        per_worker["GPU"] = config["gpus"]
+    more = {"actor": config["actor"], "pack": pack, "index": config["index"], "storage": config["storage"]}
+    return _trainer_class()(
+        loop,
+        train_loop_config={**settings, **more},
+        # A rank that hangs is noticed in a minute, not in the half hour of torch's default.
+        torch_config=TorchConfig(backend="nccl" if config["gpus"] else "gloo", timeout_s=60),
+        scaling_config=ScalingConfig(
+            num_workers=config["workers"], use_gpu=bool(config["gpus"]), resources_per_worker=per_worker
+        ),
+        run_config=RunConfig(
+            name=pack,
+            storage_path=config["storage"],
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
+        ),
+    )
+
+
+def _trainer_class() -> Any:
+    """TorchTrainer without two helper actors a pack (400 MB, 3.3 s of CPU at the start) that serve nothing here.
+
+    There are no Ray datasets, and what a dead controller leaves behind is freed in `drive`.
+    """
+    from ray.train.torch import TorchTrainer
+
+    base: Any = TorchTrainer
+
+    class PackTrainer(base):
+        def _create_default_callbacks(self) -> list[Any]:
+            unneeded = ("DatasetsCallback", "PlacementGroupCleanerCallback")
+            return [c for c in super()._create_default_callbacks() if type(c).__name__ not in unneeded]
+
+    return PackTrainer
+
+
+def short(error: BaseException) -> str:
+    """An error in one line: the last of a remote traceback is what was raised, the first of others what happened."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException):
+        return short(cause)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    remote = any(line.startswith('File "') for line in lines)
+    return lines[-1] if remote else lines[0]

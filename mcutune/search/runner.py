@@ -1,0 +1,251 @@
+"""A search at work: the coordinator's actor, the packs of Ray Tune, and the process that watches both."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mcutune.cluster.interrupts import Interrupts
+from mcutune.cluster.metrics import Reporter, Snapshot
+from mcutune.cluster.place import Place
+from mcutune.cluster.resources import Plan
+from mcutune.errors import NoResources, Stopped, UserError
+from mcutune.search.actor import Answer, CoordinatorActor, Surroundings
+
+_LEAVE = 10.0  # seconds that packs have to leave after a stop was asked for
+_ANSWER = 30.0  # seconds without an answer of the coordinator's actor, after which Ray is taken for dead
+Watch = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a search needs besides the place.
+
+    `make`: makes the search.coordinator.Coordinator inside the actor; it is pickled. `home`: what that process takes
+    for MCUTUNE_HOME. `capacity`: lanes a pack. `logs`: folder for Ray's noise. `loop`: the Train loop, None for
+    training.worker.train_pack. `memory`: bytes that a worker may allocate on the CPU, None for no bound.
+    """
+
+    run: str
+    make: Callable[[], Any]
+    home: Path
+    capacity: int
+    logs: Path
+    loop: Callable[[dict[str, Any]], None] | None = None
+    memory: int | None = None
+
+
+def run_search(
+    job: Job,
+    place: Place,
+    plan: Plan,
+    *,
+    watch: Watch | None = None,
+    snapshot: Callable[[Any], Snapshot] | None = None,
+    every: float = 0.5,
+) -> Any:
+    """Run a search to its end in an open place with Ray, and return the coordinator's last progress.
+
+    `watch` is called with the progress every `every` seconds. Raises Stopped (by a signal, by the coordinator, or by
+    the death of Ray; the same command continues), NoResources when every pack gave up, or the coordinator's own error.
+    """
+    from ray.exceptions import RayError
+
+    with _noise_into(job.logs / "ray.log"), Interrupts() as interrupts:
+        try:
+            with _coordinator(job, place, snapshot) as actor:
+                return _watch(_start(job, place, plan), actor, interrupts, watch or _nothing, every)
+        except RayError as error:
+            raise Stopped(
+                f"Ray has ended: {type(error).__name__}", hint=f"the same command continues; see {job.logs}"
+            ) from error
+
+
+def run_in_process(
+    job: Job,
+    *,
+    threads: int = 1,
+    device: str = "cpu",
+    watch: Watch | None = None,
+    run: Callable[..., None] | None = None,
+) -> Any:
+    """Run a search in this process with one pack and no Ray, and return the coordinator's last progress.
+
+    `run`: training.loop.run_pack, or a stand-in. Raises Stopped on the first signal, once the pack has left.
+    """
+    if run is None:
+        from mcutune.training.device import prepare
+        from mcutune.training.loop import run_pack
+
+        run = run_pack
+        prepare(threads=threads, memory=job.memory)
+    coordinator = job.make()
+    try:
+        with Interrupts() as interrupts:
+
+            def heartbeat(_: dict[str, Any]) -> None:
+                if interrupts.asked:
+                    coordinator.stop()
+                (watch or _nothing)(coordinator.progress())
+
+            run(
+                coordinator, pack=f"{job.run}-pack0-1", capacity=job.capacity, node="here", device=device,
+                heartbeat=heartbeat, group=None,
+            )  # fmt: skip
+            progress = coordinator.progress()
+        (watch or _nothing)(progress)
+        return _ended(progress, interrupts.asked)
+    finally:
+        coordinator.close()
+
+
+@contextlib.contextmanager
+def _coordinator(job: Job, place: Place, snapshot: Callable[[Any], Snapshot] | None) -> Iterator[Any]:
+    """The named actor on this node, closed and ended when this is left."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    actor: Any = (
+        ray.remote(CoordinatorActor)
+        .options(
+            name=_actor_name(job),
+            num_cpus=0,
+            max_restarts=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
+        )
+        .remote(
+            job.run,
+            job.make,
+            Surroundings.of_this_process(job.home),
+            put=ray.put,
+            report=Reporter(job.run).report if snapshot is not None else None,
+            snapshot=snapshot,
+        )
+    )
+    try:
+        yield actor
+    finally:
+        with contextlib.suppress(Exception):
+            ray.get(actor.close.remote(), timeout=_ANSWER)
+        with contextlib.suppress(Exception):
+            ray.kill(actor)
+
+
+def _actor_name(job: Job) -> str:
+    return f"{job.run} coordinator"
+
+
+def _start(job: Job, place: Place, plan: Plan) -> Any:
+    from mcutune.cluster.packs import Fleet, RunningFleet
+
+    loop = job.loop
+    if loop is None:
+        from mcutune.training.worker import train_pack
+
+        loop = train_pack
+    settings = {
+        "capacity": job.capacity,
+        "threads": plan.request.cpus_per_worker,
+        "gpus": plan.request.gpus_per_worker,
+        "memory": job.memory,
+    }
+    return RunningFleet(
+        Fleet(name=job.run, place=place, plan=plan, actor=_actor_name(job), loop=loop, settings=settings)
+    )
+
+
+def _watch(fleet: Any, actor: Any, interrupts: Interrupts, watch: Watch, every: float) -> Any:
+    """Until the work is done, or a stop was asked for and the packs have left, or no pack is left."""
+    deadline: float | None = None
+    try:
+        while True:
+            answer = _look(actor)
+            if answer.error is not None:
+                raise answer.error
+            watch(answer.progress)
+            if answer.progress.done or fleet.ended:
+                break
+            if deadline is not None and time.monotonic() > deadline:
+                break
+            if interrupts.asked and deadline is None:
+                deadline = time.monotonic() + _LEAVE
+                _ask(actor, "stop")
+            fleet.join(every)
+        _let_go(fleet, 0.0 if interrupts.asked else 5.0)
+        return _last(actor, fleet, interrupts.asked)
+    finally:
+        fleet.stop()
+
+
+def _let_go(fleet: Any, seconds: float) -> None:
+    """Packs that have nothing to do return by themselves; those that wait for resources have to be told."""
+    if not fleet.join(seconds):
+        fleet.stop()
+        fleet.join(seconds)
+
+
+def _last(actor: Any, fleet: Any, asked: bool) -> Any:
+    answer = _look(actor)
+    if answer.error is not None:
+        raise answer.error
+    if not answer.progress.done and not asked and not answer.progress.stopped and fleet.ended:
+        reasons = "; ".join([*answer.losses[-2:], *fleet.errors]) or "they returned without a reason"
+        raise NoResources(f"every pack has given up: {reasons}", hint="mend the cause, then the same command continues")
+    return _ended(answer.progress, asked)
+
+
+def _ended(progress: Any, asked: bool) -> Any:
+    if not progress.done and (asked or progress.stopped):
+        raise Stopped("the search is stopped", hint="the same command continues")
+    return progress
+
+
+def _look(actor: Any) -> Answer:
+    answer = _ask(actor, "look")
+    assert isinstance(answer, Answer)
+    return answer
+
+
+def _ask(actor: Any, method: str) -> Any:
+    import ray
+
+    return ray.get(getattr(actor, method).remote(), timeout=_ANSWER)
+
+
+def _nothing(_: Any) -> None:
+    pass
+
+
+@contextlib.contextmanager
+def _noise_into(path: Path) -> Iterator[None]:
+    """Ray's warnings and the raylet's lines go into a file: the console belongs to the command."""
+    import ray._private.worker as worker
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logger = logging.getLogger("ray")
+    before = (logger.handlers[:], logger.propagate, logger.level, worker.print_to_stdstream)
+    with path.open("a", encoding="utf-8") as file:
+        handler = logging.StreamHandler(file)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.WARNING)
+        worker.print_to_stdstream = lambda data, ignore_prefix: _write(file, data)
+        try:
+            yield
+        finally:
+            logger.handlers, logger.propagate = before[0], before[1]
+            logger.setLevel(before[2])
+            worker.print_to_stdstream = before[3]
+
+
+def _write(file: Any, data: dict[str, Any]) -> None:
+    with contextlib.suppress(ValueError):  # a late line after the file was closed
+        file.writelines(f"{line}\n" for line in data.get("lines", ()))
+
+
+__all__ = ["Job", "UserError", "run_in_process", "run_search"]
