@@ -129,15 +129,18 @@ def assemble(source: Source, roles: Roles) -> Reading:
         with at("presence"):
             presence = _presence(raw["presence"], presence.shape)
     collector.refuse(source.path)
-    return finish(_columns(roles, features, text, labels, order, presence), labels.notes, roles)
+    columns = _columns(roles, features, text, labels, order, presence)
+    return finish(columns, labels.notes, roles.absent_where_nonfinite, roles.drop_unlabelled)
 
 
-def finish(columns: Columns, notes: tuple[Finding, ...], roles: Roles) -> Reading:
-    """The reading after the roles' options: not finite means absent, rows without a label dropped."""
-    if roles.absent_where_nonfinite:
+def finish(
+    columns: Columns, notes: tuple[Finding, ...], absent_where_nonfinite: bool, drop_unlabelled: bool
+) -> Reading:
+    """The reading after the options that every importer has: not finite means absent, rows without a label dropped."""
+    if absent_where_nonfinite:
         columns, more = _absent_where_nonfinite(columns)
         notes += more
-    if roles.drop_unlabelled and (dropped := int((~columns.labelled).sum())):
+    if drop_unlabelled and (dropped := int((~columns.labelled).sum())):
         columns = _kept(columns, columns.labelled)
         notes += (Finding("note", "dropped", f"{dropped:,} rows without a label were dropped"),)
     return Reading(columns, notes)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mcutune.data.assemble import Reading, Roles, assemble
 from mcutune.data.audit import Finding, audit, refuse_errors
 from mcutune.data.hints import shown
+from mcutune.data.layout import read_layout
 from mcutune.data.npy import NpzSource
+from mcutune.data.parquet import ParquetSource
 from mcutune.data.table import Table, datasets_folder, write_table
 from mcutune.errors import BadInput
 from mcutune.files import checked_name, sha256_file
@@ -43,6 +45,12 @@ def read_npz(path: Path, roles: Roles) -> Reading:
     return assemble(NpzSource(path), roles)
 
 
+def read_parquet(path: Path, roles: Roles) -> Reading:
+    """Columns of a .parquet file, not yet audited. Raises BadInput or Problems."""
+    kind_of(path)
+    return assemble(ParquetSource(path, tuple(roles.keys().values())), roles)
+
+
 def write_reading(
     reading: Reading, source: Path, name: str, *, home: Path | None = None, overwrite: bool = False
 ) -> Imported:
@@ -59,3 +67,23 @@ def write_reading(
 def import_npz(path: Path, name: str, roles: Roles, *, home: Path | None = None, overwrite: bool = False) -> Imported:
     """Read, audit and write a .npz file."""
     return write_reading(read_npz(path, roles), path, name, home=home, overwrite=overwrite)
+
+
+def import_parquet(
+    path: Path, name: str, roles: Roles, *, home: Path | None = None, overwrite: bool = False
+) -> Imported:
+    """Read, audit and write a .parquet file."""
+    return write_reading(read_parquet(path, roles), path, name, home=home, overwrite=overwrite)
+
+
+def import_layout(
+    labels: Path,
+    features: dict[str, Path],
+    name: str,
+    *,
+    home: Path | None = None,
+    overwrite: bool = False,
+    **options: Any,
+) -> Imported:
+    """Read, audit and write the GCNet layout; `options` as for `read_layout`."""
+    return write_reading(read_layout(labels, features, **options), labels, name, home=home, overwrite=overwrite)

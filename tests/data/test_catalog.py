@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_tables import small_columns, small_table
 
 from mcutune.data.audit import refuse_errors
 from mcutune.data.catalog import check, columns_of, ensure, list_tables
 from mcutune.errors import BadInput, Problems
+from tests.data.tables import small_columns, small_table
 
 
 def test_digits_are_three_disjoint_views_of_real_images(tmp_path: Path) -> None:

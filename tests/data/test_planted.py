@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted_reference import dialogue_posterior, utterance_posterior
 from sklearn.linear_model import LogisticRegression
 
 from mcutune.data import planted
@@ -15,6 +14,7 @@ from mcutune.data.catalog import check, ensure
 from mcutune.data.table import Table
 from mcutune.domain.combination import combinations
 from mcutune.errors import BadInput, Problems
+from tests.reference.planted_reference import dialogue_posterior, utterance_posterior
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_tables import small_columns, small_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from mcutune.data.splits import Split, folds_of, split_of
 from mcutune.data.table import Table
 from mcutune.data.views import fold_data
 from mcutune.errors import BadInput
+from tests.data.tables import small_columns, small_table
 
 
 def _assert_parts(table: Table, split: Split, *, whole_groups: bool = True) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from data_tables import small_columns, small_table
 
 from mcutune.data.table import open_table, write_table
 from mcutune.domain.task import Task
 from mcutune.errors import BadInput, Damaged
+from tests.data.tables import small_columns, small_table
 
 
 def test_round_trip(tmp_path: Path) -> None:
