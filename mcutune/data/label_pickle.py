@@ -25,6 +25,7 @@ from mcutune.errors import BadInput
 
 _FILE_LIMIT = 64 << 20  # bytes; the largest known, CMU-MOSEI's, has a tenth
 _OPCODE_LIMIT = 3_000_000
+_UTTERANCE_LIMIT = 1_000_000
 _MEMORY, _SECONDS = 1 << 30, 10
 _PARTS = {6: ("train", "test"), 7: ("train", "validation", "test")}
 
@@ -144,6 +145,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(loaded, tuple | list) or len(loaded) not in _PARTS:
         raise BadInput("is not a label file: a tuple of 6 (IEMOCAP) or 7 (CMU-MOSI, CMU-MOSEI) is expected")
     ids, labels, speakers = (_by_dialogue(value) for value in loaded[:3])
+    if sum(map(len, ids.values())) > _UTTERANCE_LIMIT:
+        raise BadInput(f"is refused: it has more than {_UTTERANCE_LIMIT:,} utterances")
     problems = [name for name in ids if not len(ids[name]) == len(labels.get(name, ())) == len(speakers.get(name, ()))]
     if problems:
         raise BadInput(f"has unequal numbers of ids, labels and speakers in: {listed(problems)}")
