@@ -1,0 +1,318 @@
+"""The facts of a search, and what they add up to.
+
+A fact is a row that is only ever inserted; a trial or lane has one row for every state it enters. `Records` is the sum
+of all rows in their order: the coordinator builds it as it goes, a reader by replaying the ledger. Same rows, same sum.
+
+The canonical form of a trial holds what must not depend on who ran it, where, when, in how many attempts or packs.
+Of a failed trial it holds no lanes: how far its other lanes had come depends on timing. The rungs that it reached do
+not, since no lane passes a rung before all lanes of its trial have reached it.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256 as sha256_of
+from typing import Any, NamedTuple
+
+from mcutune.domain.trial import Failure, State
+from mcutune.files import canonical_json, sha256
+
+
+class StudyRow(NamedTuple):
+    """A fold's study. JSON: `modalities` and `combinations` (labels, C of them), `objective`, `settings` (trial 0)."""
+
+    fold: str
+    task: str
+    table_hash: str
+    split_hash: str
+    modalities: str
+    combinations: str
+    metric: str
+    objective: str
+    settings: str
+    space_hash: str
+
+
+class TrialRow(NamedTuple):
+    """A trial enters a state. Running: `settings` (JSON, over trial 0's) and what it `repeats`. Else how it ended."""
+
+    fold: str
+    number: int
+    state: str
+    settings: str | None = None
+    repeats: int | None = None
+    score: float | None = None
+    failure: str | None = None
+    message: str | None = None
+    digest: str | None = None
+
+
+class LaneRow(NamedTuple):
+    """A lane enters a state. Running: a new attempt opens; `failure` says what ended the one before.
+
+    Finished: `weights` and `checkpoint` are the SHA-256 of model.safetensors and checkpoint.json.
+    """
+
+    fold: str
+    trial: int
+    seed: int
+    attempt: int
+    state: str
+    pack: str | None = None
+    best_epoch: int | None = None
+    score: float | None = None
+    weights: str | None = None
+    checkpoint: str | None = None
+    failure: str | None = None
+    message: str | None = None
+
+
+class RungRow(NamedTuple):
+    """All lanes of a trial have reached a rung: the mean of their best objectives so far."""
+
+    fold: str
+    trial: int
+    epoch: int
+    score: float
+
+
+class EpochRow(NamedTuple):
+    """What a lane measured. `value`: the objective. Blobs: C little-endian float64 each (`floats` reads them)."""
+
+    fold: str
+    trial: int
+    seed: int
+    attempt: int
+    epoch: int
+    value: float
+    loss: float
+    scores: bytes
+    probabilities: bytes
+    divergences: bytes
+
+    def measured(self) -> tuple[Any, ...]:
+        """What must be equal when the epoch is trained again."""
+        return (self.epoch, self.value, self.loss, self.scores, self.probabilities, self.divergences)
+
+
+class EventRow(NamedTuple):
+    """Something worth showing that changes no result."""
+
+    kind: str
+    fold: str | None
+    trial: int | None
+    seed: int | None
+    message: str
+
+
+Row = StudyRow | TrialRow | LaneRow | RungRow | EpochRow | EventRow
+TABLES: dict[str, type[Any]] = {
+    "studies": StudyRow, "trials": TrialRow, "lanes": LaneRow, "rungs": RungRow, "epochs": EpochRow, "events": EventRow,
+}  # fmt: skip
+
+
+def blob(values: tuple[float, ...]) -> bytes:
+    return array("d", values).tobytes()
+
+
+def floats(content: bytes) -> list[float]:
+    return array("d", content).tolist()
+
+
+@dataclass
+class LaneRecord:
+    """A lane so far. `epochs` are dropped when its trial ends, unless the records keep them."""
+
+    seed: int
+    attempt: int = 0
+    state: State = State.RUNNING
+    failures: list[Failure] = field(default_factory=list)
+    epochs: list[EpochRow] = field(default_factory=list)
+    end: LaneRow | None = None
+
+    def best(self, until: int | None = None) -> EpochRow | None:
+        """The epoch with the highest objective, ties to the earlier, among the first `until`."""
+        return max(self.epochs[:until], key=lambda row: (row.value, -row.epoch), default=None)
+
+
+@dataclass
+class TrialRecord:
+    """A trial so far. `settings`: over trial 0's. `reached`: rung (epoch) to score."""
+
+    number: int
+    settings: dict[str, Any]
+    repeats: int | None = None
+    state: State = State.RUNNING
+    score: float | None = None
+    failure: Failure | None = None
+    message: str = ""
+    digest: str | None = None
+    reached: dict[int, float] = field(default_factory=dict)
+    lanes: list[LaneRecord] = field(default_factory=list)
+
+    @property
+    def epochs(self) -> int:
+        return sum(len(lane.epochs) for lane in self.lanes)
+
+
+@dataclass
+class StudyRecord:
+    """A fold's study so far. `trials[k]` is trial k. `settled`: all trials below it are terminal."""
+
+    row: StudyRow
+    trials: list[TrialRecord] = field(default_factory=list)
+    running: dict[int, TrialRecord] = field(default_factory=dict)
+
+    @property
+    def settled(self) -> int:
+        return min(self.running, default=len(self.trials))
+
+    @cached_property
+    def default(self) -> dict[str, Any]:
+        """Every setting of trial 0."""
+        found: dict[str, Any] = json.loads(self.row.settings)
+        return found
+
+    @cached_property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(json.loads(self.row.modalities))
+
+    @cached_property
+    def combinations(self) -> tuple[str, ...]:
+        """The labels of the measured combinations, C of them."""
+        return tuple(json.loads(self.row.combinations))
+
+    def configuration(self, trial: TrialRecord) -> dict[str, Any]:
+        """Every setting of a trial."""
+        return {**self.default, **trial.settings}
+
+    def best(self) -> TrialRecord | None:
+        """The finished trial with the highest score, ties to the lower number."""
+        finished = (t for t in self.trials if t.state is State.FINISHED and t.repeats is None)
+        return max(finished, key=lambda t: (t.score or 0.0, -t.number), default=None)
+
+    def count(self) -> dict[str, int]:
+        """Trials by state."""
+        counts = {state.value: 0 for state in State}
+        for trial in self.trials:
+            counts[trial.state.value] += 1
+        return counts
+
+
+class Records:
+    """The sum of all rows applied so far. `keep`: hold the epochs of ended trials too."""
+
+    def __init__(self, *, keep: bool = False) -> None:
+        self.studies: dict[str, StudyRecord] = {}
+        self.events: list[EventRow] = []
+        self._keep = keep
+
+    def apply(self, row: Row) -> None:
+        """Add a fact. Raises ValueError for one that contradicts those before: a terminal state never changes."""
+        if isinstance(row, StudyRow):
+            self.studies[row.fold] = StudyRecord(row)
+        elif isinstance(row, EventRow):
+            self.events.append(row)
+        elif isinstance(row, TrialRow):
+            self._trial(row)
+        elif isinstance(row, LaneRow):
+            self._lane(row)
+        elif isinstance(row, RungRow):
+            self._running(row.fold, row.trial).reached[row.epoch] = row.score
+        else:
+            lane = self._running(row.fold, row.trial).lanes[row.seed]
+            if row.epoch != len(lane.epochs) + 1:
+                raise ValueError(f"epoch {row.epoch} follows {len(lane.epochs)} of lane {row[:3]}")
+            lane.epochs.append(row)
+
+    def _running(self, fold: str, number: int) -> TrialRecord:
+        trial = self.studies[fold].running.get(number)
+        if trial is None:
+            raise ValueError(f"trial {number} of fold {fold} is not running")
+        return trial
+
+    def _trial(self, row: TrialRow) -> None:
+        study, state = self.studies[row.fold], State(row.state)
+        if state is State.RUNNING:
+            if row.number != len(study.trials):
+                raise ValueError(f"trial {row.number} of fold {row.fold} follows {len(study.trials) - 1}")
+            trial = TrialRecord(row.number, json.loads(row.settings or "{}"), row.repeats)
+            study.trials.append(trial)
+            study.running[row.number] = trial
+            return
+        trial = self._running(row.fold, row.number)
+        trial.state, trial.score, trial.digest = state, row.score, row.digest
+        trial.failure, trial.message = Failure(row.failure) if row.failure else None, row.message or ""
+        del study.running[row.number]
+        if not self._keep:
+            for lane in trial.lanes:
+                lane.epochs = []
+
+    def _lane(self, row: LaneRow) -> None:
+        trial, state = self._running(row.fold, row.trial), State(row.state)
+        if row.seed == len(trial.lanes):
+            trial.lanes.append(LaneRecord(row.seed))
+        lane = trial.lanes[row.seed]
+        if lane.state is not State.RUNNING:
+            raise ValueError(f"lane {row[:3]} has ended")
+        lane.attempt, lane.state = row.attempt, state
+        if row.failure is not None:
+            lane.failures.append(Failure(row.failure))
+        if state is not State.RUNNING:
+            lane.end = row
+
+
+def canonical_trial(trial: TrialRecord) -> dict[str, Any]:
+    """What of a trial must be the same after any kill and with any packs. Its epochs must still be there."""
+    lanes = [] if trial.state is State.FAILED else [_canonical_lane(lane) for lane in trial.lanes]
+    return {
+        "number": trial.number,
+        "settings": trial.settings,
+        "repeats": trial.repeats,
+        "state": trial.state.value,
+        "score": trial.score,
+        "rungs": sorted(trial.reached.items()),
+        "lanes": lanes,
+    }
+
+
+def _canonical_lane(lane: LaneRecord) -> dict[str, Any]:
+    assert lane.end is not None
+    digest = sha256_of()
+    for row in lane.epochs:
+        digest.update(ascii(row.measured()).encode())
+    return {
+        "seed": lane.seed,
+        "state": lane.state.value,
+        "best_epoch": lane.end.best_epoch,
+        "score": lane.end.score,
+        "weights": lane.end.weights,
+        "epochs": digest.hexdigest(),
+    }
+
+
+def trial_digest(trial: TrialRecord) -> str:
+    """SHA-256 of the canonical form; stored with the trial's last row."""
+    return sha256(canonical_json(canonical_trial(trial)))
+
+
+def ledger_hash(records: Records) -> str:
+    """SHA-256 over all studies and the digests of their ended trials, by fold and number."""
+    digest = sha256_of()
+    for line in canonical_lines(records):
+        digest.update(line)
+    return digest.hexdigest()
+
+
+def canonical_lines(records: Records) -> Iterator[bytes]:
+    """What `ledger_hash` covers: a line a study, a line an ended trial."""
+    for fold in sorted(records.studies):
+        study = records.studies[fold]
+        yield canonical_json(study.row._asdict()) + b"\n"
+        for trial in study.trials:
+            if trial.state is not State.RUNNING:
+                yield f"{trial.number} {trial.digest}\n".encode()
