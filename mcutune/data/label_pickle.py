@@ -145,8 +145,6 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(loaded, tuple | list) or len(loaded) not in _PARTS:
         raise BadInput("is not a label file: a tuple of 6 (IEMOCAP) or 7 (CMU-MOSI, CMU-MOSEI) is expected")
     ids, labels, speakers = (_by_dialogue(value) for value in loaded[:3])
-    if sum(map(len, ids.values())) > _UTTERANCE_LIMIT:
-        raise BadInput(f"is refused: it has more than {_UTTERANCE_LIMIT:,} utterances")
     problems = [name for name in ids if not len(ids[name]) == len(labels.get(name, ())) == len(speakers.get(name, ()))]
     if problems:
         raise BadInput(f"has unequal numbers of ids, labels and speakers in: {listed(problems)}")
@@ -161,6 +159,9 @@ def _by_dialogue(value: Any) -> dict[str, list[Any]]:
     """Dialogue to its utterances' values, in order of name."""
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         raise BadInput("is not a label file: ids, labels and speakers are not by the name of a dialogue")
+    # Dialogues may share one list: a small file would become a reply of gigabytes.
+    if sum(len(values) for values in value.values() if isinstance(values, list | tuple)) > _UTTERANCE_LIMIT:
+        raise BadInput(f"is refused: it has more than {_UTTERANCE_LIMIT:,} utterances")
     return {name: _values(value[name]) for name in sorted(value)}
 
 
