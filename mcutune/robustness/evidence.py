@@ -1,0 +1,138 @@
+"""The stored files that every number of a report is computed from: rows, predictions, masks, and a manifest of hashes.
+
+Parquet with page checksums, read back only where the SHA-256 of the file and the checksum of every page agree.
+
+EVIDENCE/
+  manifest.json                          facts that are not computed, and the SHA-256 of every file
+  rows-TABLE.parquet                     id, fold, group, label, has.MODALITY: the measured rows
+  predictions-K-TABLE.parquet            id, fold, seed, scenario, combination, logit_0 … of model K
+  predictions-K-TABLE-PROTOCOL.parquet   id, fold, seed, scenario, mask, logit_0 …: models that attend over dialogues
+  presence-PROTOCOL-TABLE.parquet        id, scenario, mask, MODALITY …: the masks
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mcutune.errors import BadInput, Damaged
+from mcutune.files import canonical_json, read_json, sha256, sha256_file, sync_folder, write_json
+
+Array = npt.NDArray[Any]
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+
+
+class ParquetFile:
+    """A Parquet file being written, one row group a call; text columns are dictionaries."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> ParquetFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def append(self, columns: dict[str, Array]) -> None:
+        """Add rows. Text columns are given as arrays of str, all others as numbers."""
+        table = pa.table({name: _to_arrow(values) for name, values in columns.items()})
+        if self._writer is None:
+            text = [name for name in table.column_names if pa.types.is_string(table.schema.field(name).type)]
+            self._writer = pq.ParquetWriter(
+                self._path, table.schema, use_dictionary=text, write_page_checksum=True, compression="zstd"
+            )
+        self._writer.write_table(table)
+
+
+def _to_arrow(values: Array) -> pa.Array:
+    return pa.array(values.tolist(), pa.string()) if values.dtype.kind in "UO" else pa.array(values)
+
+
+def read_columns(path: Path, digest: str) -> pa.Table:
+    """The columns of a file, text as dictionaries. Raises Damaged unless the file and every page are as written."""
+    if path.is_symlink() or not path.is_file():
+        raise Damaged(f"{path} is missing or not a regular file", hint="run robustness again")
+    if sha256_file(path) != digest:
+        raise Damaged(f"{path} is not what was written: its SHA-256 differs", hint="run robustness again")
+    try:
+        text = [field.name for field in pq.read_schema(path) if pa.types.is_string(field.type)]
+        table = pq.read_table(path, page_checksum_verification=True, read_dictionary=text, memory_map=True)
+    except (OSError, pa.ArrowException) as error:
+        raise Damaged(f"{path} cannot be read: {str(error)[:200]}", hint="run robustness again") from None
+    if any(column.null_count for column in table.columns):
+        raise Damaged(f"{path} has missing values", hint="run robustness again")
+    return table.unify_dictionaries().combine_chunks()
+
+
+def codes(table: pa.Table, column: str) -> tuple[Array, list[str]]:
+    """A text column as codes [n] and the names that they stand for."""
+    values = table[column].combine_chunks()
+    values = values.chunk(0) if isinstance(values, pa.ChunkedArray) else values
+    return values.indices.to_numpy(zero_copy_only=False).astype(np.int64), values.dictionary.to_pylist()
+
+
+def positions(table: pa.Table, column: str, names: dict[str, int], path: str) -> Array:
+    """A text column as the numbers that `names` gives its values, [n]. Raises Damaged for an unknown value."""
+    index, found = codes(table, column)
+    unknown = [name for name in found if name not in names]
+    if unknown:
+        raise Damaged(f"{path}: {column} {unknown[0][:60]!r} is not expected")
+    return np.array([names[name] for name in found], dtype=np.int64)[index]
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder`, renamed to it on success (an older one is replaced) and removed on failure."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    try:
+        yield beside
+        sync_folder(beside)
+        if folder.exists():
+            old = beside.with_suffix(".old")
+            folder.rename(old)
+            beside.rename(folder)
+            shutil.rmtree(old)
+        else:
+            beside.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_manifest(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Seal a folder: the facts, the hash of every other file, and the manifest's own hash."""
+    files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+    manifest = {"schema": SCHEMA, "facts": facts, "files": files}
+    sealed = {**manifest, "hash": sha256(canonical_json(manifest))}
+    write_json(folder / MANIFEST, sealed)
+    return sealed
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a sealed folder. Raises BadInput where there is none, Damaged where it was changed."""
+    path = folder / MANIFEST
+    if not path.exists():
+        raise BadInput(f"{folder} holds no evidence", hint="mcutune robustness makes it")
+    manifest = read_json(path)
+    rest = {key: value for key, value in manifest.items() if key != "hash"} if isinstance(manifest, dict) else {}
+    if set(rest) != {"schema", "facts", "files"} or rest["schema"] != SCHEMA:
+        raise Damaged(f"{path} is not a manifest of schema {SCHEMA}")
+    if manifest.get("hash") != sha256(canonical_json(rest)):
+        raise Damaged(f"{path} was changed after it was written", hint="run robustness again")
+    return manifest

@@ -1,0 +1,74 @@
+"""How often the labels of test rows were opened for a run: one line of JSON an opening, written before they are read."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mcutune.errors import Damaged
+from mcutune.files import sync_folder
+
+FILE = "openings.jsonl"
+_KEYS = ("opening", "time", "selection", "tables", "protocols")
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def record(folder: Path, selection: str, tables: Sequence[str], protocols: Sequence[str]) -> list[dict[str, Any]]:
+    """Append an opening, durably, and return the whole log; only then may labels be read.
+
+    A last line without its end was never acknowledged, so no label was read after it: it is cut off. Raises Damaged
+    where another line is not what was written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILE
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    with os.fdopen(descriptor, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        log = _parse(whole, path)
+        entry = {
+            "opening": len(log) + 1,
+            "time": now(),
+            "selection": selection,
+            "tables": list(tables),
+            "protocols": list(protocols),
+        }
+        file.truncate(len(whole))
+        file.seek(len(whole))
+        file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+        file.flush()
+        os.fsync(descriptor)
+    sync_folder(folder)
+    return [*log, entry]
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """The log; empty where nothing was opened. Raises Damaged."""
+    path = folder / FILE
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    return _parse(content[: content.rfind(b"\n") + 1], path)
+
+
+def _parse(content: bytes, path: Path) -> list[dict[str, Any]]:
+    log = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        if not isinstance(entry, dict) or tuple(entry) != _KEYS or entry["opening"] != number:
+            raise Damaged(f"{path}:{number} is not what was written", hint="the log of test openings is never edited")
+        log.append(entry)
+    return log

@@ -1,0 +1,231 @@
+"""Intervals and tests over groups, from the additive sums of mcutune.robustness.sums.
+
+Axes: G groups, S replicates, C cells, A components, Q quantities of a statistic. Groups, not rows, are the independent
+units: rows of one speaker resemble each other. Which method covers what it promises: bench/coverage.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special, stats
+
+Array = npt.NDArray[Any]
+
+BOOTSTRAP_FROM, INTERVAL_FROM = 30, 8  # groups
+BOOTSTRAP = "bootstrap over groups, expanded percentile"
+T_JACKKNIFE = "t over groups (jackknife)"
+TOO_FEW = f"none: fewer than {INTERVAL_FROM} groups"
+NO_SPREAD = "none: no spread between groups"
+EXACT, MONTE_CARLO, MCNEMAR = "group permutation, exact", "group permutation", "McNemar, exact"
+_EXACT_UP_TO = 14  # groups: 8,192 patterns of signs
+_BLOCK = 1 << 22  # numbers worked on at once
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Quantities as a function of totals: [.., S, C, A] to [.., Q].
+
+    `scale`: where they are treated as symmetric: `fraction` (logit), `correlation` (Fisher's z), `positive` (log), or
+    `difference` (as they are).
+    """
+
+    function: Callable[[Array], Array]
+    scale: str = "difference"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Value, bounds (NaN where there is none) and jackknife standard error, [Q] each; the method of each quantity."""
+
+    value: Array
+    low: Array
+    high: Array
+    error: Array
+    method: tuple[str, ...]
+    freedom: float
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How bounds are made: confidence, number of resamples, seed of the resamples (the same for every statistic)."""
+
+    confidence: float = 0.95
+    resamples: int = 4000
+    seed: int = 0
+
+
+def effective_groups(rows: Array) -> float:
+    """Kish's number of equal groups that are worth these unequal ones, from rows a group [G]: (Σn)² / Σn²."""
+    return float(rows.sum() ** 2 / (rows.astype(np.float64) ** 2).sum())
+
+
+def intervals(
+    sums: Array, rows: Array, statistics: Sequence[Statistic], how: Resampling | None = None
+) -> list[Interval]:
+    """An interval for every statistic, all from the same resamples. `sums` [G, S, C, A]; `rows` [G], rows a group.
+
+    Below 8 groups none; from 30 on the expanded percentile bootstrap; between, a jackknife standard error and
+    Student's t. The degrees of freedom are those of the effective number of groups, which repairs the bounds where
+    groups differ in size.
+    """
+    how = how or Resampling()
+    groups, total = len(sums), sums.sum(axis=0)
+    values = [statistic.function(total) for statistic in statistics]
+    freedom = max(1.0, effective_groups(rows) - 1)
+    errors = jackknife_errors(sums, statistics)
+    if groups < INTERVAL_FROM:
+        bounds = [(np.full_like(value, np.nan),) * 2 for value in values]
+        method = TOO_FEW
+    elif groups < BOOTSTRAP_FROM:
+        parts = zip(statistics, values, errors, strict=True)
+        bounds = [t_bounds(value, error, s.scale, freedom, how.confidence) for s, value, error in parts]
+        method = T_JACKKNIFE
+    else:
+        bounds = _bootstrap_bounds(sums, statistics, freedom, how)
+        method = BOOTSTRAP
+    return [
+        _interval(value, *bound, error, method, freedom)
+        for value, bound, error in zip(values, bounds, errors, strict=True)
+    ]
+
+
+def _interval(value: Array, low: Array, high: Array, error: Array, method: str, freedom: float) -> Interval:
+    still = error <= 1e-12
+    methods = tuple(NO_SPREAD if method != TOO_FEW and none else method for none in still)
+    return Interval(value, np.where(still, np.nan, low), np.where(still, np.nan, high), error, methods, freedom)
+
+
+def jackknife_errors(sums: Array, statistics: Sequence[Statistic]) -> list[Array]:
+    """Standard errors [Q] of each statistic by leaving one group out; 0 with one group."""
+    groups, total = len(sums), sums.sum(axis=0)
+    if groups < 2:
+        return [np.zeros_like(statistic.function(total)) for statistic in statistics]
+    left: list[list[Array]] = [[] for _ in statistics]
+    for part in _chunks(groups, sums[0].size):
+        without = total - sums[part]
+        for values, statistic in zip(left, statistics, strict=True):
+            values.append(statistic.function(without))
+    return [_jackknife_error(np.concatenate(values)) for values in left]
+
+
+def _jackknife_error(left: Array) -> Array:
+    """From the statistic without each group, [G, Q]. Leaving out the only rows of a metric gives NaN: not counted."""
+    groups = len(left)
+    centred = left - np.nanmean(left, axis=0)
+    return np.sqrt((groups - 1) / groups * np.nansum(centred**2, axis=0))
+
+
+def t_bounds(value: Array, error: Array, scale: str, freedom: float, confidence: float) -> tuple[Array, Array]:
+    """Bounds by Student's t on the scale given; the standard error is carried there by the delta method."""
+    t = stats.t.ppf(0.5 + confidence / 2, freedom)
+    to, back, slope = _SCALES[scale]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        reach = t * error * slope(value)
+        return back(to(value) - reach), back(to(value) + reach)
+
+
+# Scale: there, back, and the derivative of there.
+_SCALES: dict[str, tuple[Callable[[Array], Array], ...]] = {
+    "fraction": (special.logit, special.expit, lambda x: 1 / (x * (1 - x))),
+    "correlation": (np.arctanh, np.tanh, lambda x: 1 / (1 - x**2)),
+    "positive": (np.log, np.exp, lambda x: 1 / x),
+    "difference": (lambda x: x, lambda x: x, np.ones_like),
+}
+
+
+def _bootstrap_bounds(
+    sums: Array, statistics: Sequence[Statistic], freedom: float, how: Resampling
+) -> list[tuple[Array, Array]]:
+    """Percentiles, moved outward as far as Student's t and the bootstrap's bias ask (Hesterberg 2015, section 5.3)."""
+    drawn = bootstrap(sums, statistics, how.resamples, how.seed)
+    groups = len(sums)
+    t = stats.t.ppf(0.5 + how.confidence / 2, freedom)
+    tail = float(stats.norm.cdf(-np.sqrt(groups / (groups - 1)) * t))
+    return [tuple(np.nanquantile(values, [tail, 1 - tail], axis=0)) for values in drawn]
+
+
+def bootstrap(sums: Array, statistics: Sequence[Statistic], resamples: int, seed: int) -> list[Array]:
+    """Each statistic of each resample of groups, [resamples, Q]: multinomial weights [B, G] @ sums [G, S·C·A]."""
+    flat = sums.reshape(len(sums), -1)
+    drawn: list[list[Array]] = [[] for _ in statistics]
+    for weights in _weights(len(sums), flat.shape[1], resamples, seed):
+        totals = (weights @ flat).reshape(-1, *sums.shape[1:])
+        for values, statistic in zip(drawn, statistics, strict=True):
+            values.append(statistic.function(totals))
+    return [np.concatenate(values) for values in drawn]
+
+
+def _weights(groups: int, width: int, resamples: int, seed: int) -> Iterator[Array]:
+    """How often each group is drawn, float64 [B, G], in pieces."""
+    for stream, count in _streams(resamples, max(groups, width), (seed, 0)):
+        drawn = stream.integers(groups, size=(count, groups)) + groups * np.arange(count)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=count * groups).reshape(count, groups).astype(np.float64)
+
+
+def _streams(count: int, width: int, seed: tuple[int, int]) -> Iterator[tuple[np.random.Generator, int]]:
+    """Pieces of `count` draws with a random stream each; the pieces depend on the count and the width alone."""
+    for number, part in enumerate(_chunks(count, width)):
+        yield np.random.Generator(np.random.Philox(np.random.SeedSequence([*seed, number]))), part.stop - part.start
+
+
+def _chunks(count: int, width: int) -> Iterator[slice]:
+    step = max(1, _BLOCK // max(1, width))
+    yield from (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+
+def permutation_test(
+    a: Array, b: Array, statistic: Statistic, *, permutations: int = 9999, seed: int = 0
+) -> tuple[Array, str]:
+    """Two-sided p [Q] that models a and b are exchangeable, and the test's name.
+
+    `a`, `b`: sums [G, S, C, A] of the same rows. All predictions of a group are swapped between the models together;
+    the statistic is the difference of the pooled values. Exact over all 2^G patterns up to 14 groups; above, drawn,
+    and p counts the observed pattern.
+    """
+    half, middle = (a - b) / 2, (a + b).sum(axis=0) / 2
+    flat = half.reshape(len(half), -1)
+    observed = np.abs(statistic.function(a.sum(axis=0)) - statistic.function(b.sum(axis=0)))
+    least = observed - 1e-9 * np.maximum(observed, 1e-3)  # equal but for rounding counts as equal
+    extreme, count = np.zeros(observed.shape), 0
+    exact = len(half) <= _EXACT_UP_TO
+    patterns = _every_sign(len(half)) if exact else _drawn_signs(len(half), flat.shape[1], permutations, seed)
+    for signs in patterns:
+        moved = (signs @ flat).reshape(-1, *half.shape[1:])
+        apart = np.abs(statistic.function(middle + moved) - statistic.function(middle - moved))
+        extreme += (apart >= least).sum(axis=0)
+        count += len(signs)
+    return (extreme / count, EXACT) if exact else ((extreme + 1) / (count + 1), MONTE_CARLO)
+
+
+def _every_sign(groups: int) -> Iterator[Array]:
+    """All patterns of ±1, [B, G], with the first sign fixed: a mirrored pattern has the same absolute difference."""
+    for part in _chunks(2 ** (groups - 1), _BLOCK >> 8):
+        yield 1.0 - 2.0 * (np.arange(part.start, part.stop)[:, None] >> np.arange(groups) & 1)
+
+
+def _drawn_signs(groups: int, width: int, permutations: int, seed: int) -> Iterator[Array]:
+    for stream, count in _streams(permutations, max(groups, width), (seed, 1)):
+        yield 1.0 - 2.0 * stream.integers(2, size=(count, groups))
+
+
+def mcnemar(right_a: Array, right_b: Array) -> float:
+    """Exact two-sided McNemar p from which rows each model gets right, bool [N]; rows must be independent."""
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p values adjusted over their family by Holm's method."""
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(value) for value in multipletests(p, method="holm")[1]] if len(p) else []
+
+
+def detectable(error: float, freedom: float, *, confidence: float = 0.95, power: float = 0.8) -> float:
+    """The smallest true difference that a two-sided test at this standard error finds with the power given."""
+    return float(error * (stats.t.ppf(0.5 + confidence / 2, freedom) + stats.t.ppf(power, freedom)))
