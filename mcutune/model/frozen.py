@@ -14,13 +14,19 @@ import torch
 from torch import Tensor
 
 from mcutune.domain.combination import membership
+from mcutune.model.alignment import COLUMNS, ROWS, padded_rows, product, up
 from mcutune.model.lanes import Lanes, Output, pairs_of
 from mcutune.model.layout import Layout, Parameter
 from mcutune.model.losses import squared_cosine
 from mcutune.model.noise import Dropout
 
-HIDDEN = 16  # units of the weight MLP
+_LEAST_HIDDEN = 8
 _CELLS = 1 << 14  # rows × combinations measured at once: bounds memory; never depends on P, so bits do not either
+
+
+def hidden_units(classes: int) -> int:
+    """Units of the weight MLP: what fills its product, shared with the classifier's, to aligned columns."""
+    return up(classes + _LEAST_HIDDEN, COLUMNS) - classes
 
 
 class FrozenNetwork:
@@ -39,7 +45,7 @@ class FrozenNetwork:
         self.layout = Layout(tuple(self._parameters()))
 
     def _parameters(self) -> list[Parameter]:
-        many, width, heads = len(self.dims), self.width, self.classes + HIDDEN
+        many, width, hidden = len(self.dims), self.width, hidden_units(self.classes)
         parameters = []
         for m, (dim, pairs) in enumerate(zip(self.dims, self.pairs, strict=True)):
             slots = 1 + pairs.count
@@ -52,17 +58,15 @@ class FrozenNetwork:
             Parameter("common.adapter", (many, width, self.classes), "uniform", 2 * many * width),
             Parameter("common.bias", (self.classes,), "zeros"),
             # y_char and the first layer of the weight MLP read the same R^s: one product serves both.
-            Parameter("characteristic", (many, width, heads), "uniform", many * width),
-            Parameter("characteristic.bias", (heads,), "zeros"),
-            Parameter("weight.out", (HIDDEN, 1), "uniform", HIDDEN),
+            Parameter("characteristic", (many, width, self.classes + hidden), "uniform", many * width),
+            Parameter("characteristic.bias", (self.classes + hidden,), "zeros"),
+            Parameter("weight.out", (hidden, 1), "uniform", hidden),
             Parameter("weight.bias", (1,), "zeros"),
         ]
 
     def product(self, a: Tensor, b: Tensor) -> Tensor:
-        """Batched matrix product [P, n, k] × [P, k, l], in bfloat16 with a float32 result where so configured."""
-        if self.low_precision:
-            return torch.bmm(a.bfloat16(), b.bfloat16()).float()
-        return torch.bmm(a, b)
+        """[P, n, k] × [P, k, l] in the configured precision."""
+        return product(a, b, low_precision=self.low_precision)
 
     def forward(
         self,
@@ -73,7 +77,7 @@ class FrozenNetwork:
         lanes: Lanes,
         drop: Dropout,
     ) -> Output:
-        """One training pass. inputs[m] [P, B, D_m]; encoded[m] [P, B, W]; drawn [P, B]: combination index of each row."""
+        """One training pass. inputs[m] [P, B, D_m]; encoded[m] [P, B, W]; drawn [P, B]: combination of each row."""
         present = self.member[drawn]
         common = params["common.bias"][:, None]
         characteristic = params["characteristic.bias"][:, None]
@@ -107,7 +111,7 @@ class FrozenNetwork:
         return shared, self.product(inner, b[:, 1:].flatten(1, 2))
 
     def _fused(self, params: dict[str, Tensor], common: Tensor, both: Tensor, lanes: Lanes) -> Tensor:
-        """y [P, .., K] from y_com [P, .., K] and the product with R^s [P, .., K + HIDDEN]."""
+        """y [P, .., K] from y_com [P, .., K] and the product with R^s [P, .., K + hidden]."""
         hidden = torch.relu(both[..., self.classes :])
         flat = self.product(hidden.flatten(1, -2), params["weight.out"])
         bias = params["weight.bias"].view(-1, *(1,) * (both.dim() - 1))
@@ -123,12 +127,14 @@ class FrozenNetwork:
         inputs[m] [N, D_m] (the same rows for all lanes); encoded[m] [P, N, W]. Equal to `forward` with each
         combination in turn, to float tolerance: the classifier's part of B is folded into the rank.
         """
-        rows = max(16, _CELLS // len(self.member))
+        rows = max(ROWS, _CELLS // len(self.member) // ROWS * ROWS)
+        total = len(inputs[0])
+        inputs, encoded = [padded_rows(x, 0) for x in inputs], [padded_rows(e, 1) for e in encoded]
         pieces = [
             self._measure(params, [x[i : i + rows] for x in inputs], [e[:, i : i + rows] for e in encoded], lanes)
             for i in range(0, len(inputs[0]), rows)
         ]
-        return torch.cat(pieces, 2)
+        return torch.cat(pieces, 2)[:, :, :total]
 
     def _measure(self, params: dict[str, Tensor], inputs: list[Tensor], encoded: list[Tensor], lanes: Lanes) -> Tensor:
         lane_count, rows, count = len(lanes.scale), len(inputs[0]), len(self.member)

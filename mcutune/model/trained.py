@@ -1,8 +1,8 @@
 """MCULoRA with everything trained together, after the authors' code of April 2025 (method: sections 1.2, 1.5).
 
 Per modality: a projection, `depth` blocks of self-attention over the dialogue and an MLP (ratio 1, GELU). Adapters sit
-in the projections, both linears of every MLP (twice the rank), the fusion layer and the head. The shared path runs base,
-shared adapters and attention; the private path runs base and the private adapters of the combination, past the
+in the projections, both linears of every MLP (twice the rank), the fusion layer and the head. The shared path runs
+base, shared adapters and attention; the private path runs base and the private adapters of the combination, past the
 attention. Here, other than there: y = (1 − w) y_com + w y_char (E8; `fusion: sum` is theirs) and L_ort is trained.
 """
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mcutune.domain.combination import combinations, membership
+from mcutune.model.alignment import padded_indices, product
 from mcutune.model.divergence import divergence
 from mcutune.model.lanes import Lanes, Output, pairs_of
 from mcutune.model.layout import Layout, Parameter
@@ -71,10 +72,8 @@ class TrainedNetwork:
         ]
 
     def product(self, a: Tensor, b: Tensor) -> Tensor:
-        """Batched matrix product [P, n, k] × [P, k, l], in bfloat16 with a float32 result where so configured."""
-        if self.low_precision:
-            return torch.bmm(a.bfloat16(), b.bfloat16()).float()
-        return torch.bmm(a, b)
+        """[P, n, k] × [P, k, l] in the configured precision."""
+        return product(a, b, low_precision=self.low_precision)
 
     def _base(self, params: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
         return self.product(x, params[f"{name}.weight"]) + params[f"{name}.bias"][:, None]
@@ -218,9 +217,10 @@ class TrainedNetwork:
         total = torch.zeros(len(lanes.scale), len(self.member), device=self.member.device)
         for m, x in enumerate(inputs):
             shared, private = self._unimodal(params, m, x, has[..., m], lanes)
-            kept = place[has[..., m].flatten()[place]] if bool(has[..., m].flatten()[place].any()) else place
-            each = torch.stack([divergence(name, shared[:, kept], p[:, kept]).mean(1) for p in private], 1)
-            total.index_add_(1, self.pairs[m].combinations, each)
+            here = place[has[..., m].flatten()[place]]
+            kept, weight = padded_indices((here if len(here) else place).cpu().numpy(), place.device)
+            each = [(divergence(name, shared[:, kept], p[:, kept]) * weight).sum(1) for p in private]
+            total.index_add_(1, self.pairs[m].combinations, torch.stack(each, 1))
         return total / self.member.sum(1)
 
 

@@ -26,14 +26,14 @@ class Configuration(BaseModel):
 
     encoder: Literal["frozen", "trained"]
     encoder_kind: Literal["utterance", "dialogue"]
-    encoder_width: int = Field(ge=4, le=2048)
+    encoder_width: int = Field(ge=16, le=2048, multiple_of=16)
     encoder_layers: int = Field(ge=1, le=8)
     encoder_dropout: float = Field(ge=0, lt=1)
     encoder_learning_rate: float = Field(gt=0, le=1)
     encoder_weight_decay: float = Field(ge=0, le=1)
     encoder_epochs: int = Field(ge=1, le=1000)
     encoder_batch: int = Field(ge=1, le=65536)
-    width: int = Field(ge=4, le=2048)
+    width: int = Field(ge=16, le=2048, multiple_of=16)
     depth: int = Field(ge=1, le=12)
     heads: int = Field(ge=1, le=16)
     rank: int = Field(ge=1, le=256)

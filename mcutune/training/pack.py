@@ -43,6 +43,10 @@ class Pack:
     def __init__(
         self, data: FoldData, start: PackStart, encoded: Encoded, device: torch.device, group: Any = None
     ) -> None:
+        if device.type == "cpu":
+            # A product of one lane would be split over threads, of several lanes by lanes: other bits. More cores are
+            # used by more packs instead, which costs nothing: lanes are independent.
+            torch.set_num_threads(1)
         self.start, self.device, self.group = start, device, group
         self.shape = configuration(dict(zip(SHAPE_KEYS, start.shape, strict=True)))
         self.resident = resident(data, self.shape, device)

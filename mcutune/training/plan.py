@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mcutune.domain.combination import combination_index, membership
+from mcutune.model.alignment import ROWS, padded_length, up
 from mcutune.model.dpft import draw
 from mcutune.model.noise import Place, stream
 from mcutune.training.config import Configuration
@@ -64,18 +65,23 @@ class Plan:
         """The rows of a step; of this rank's share of it, where data-parallel."""
         piece = slice(step * self.per_step, (step + 1) * self.per_step)
         rows, drawn = self.rows[:, piece], self.drawn[:, piece]
+        lacking = up(rows.shape[1], max(ROWS, self.length) * self.world) - rows.shape[1]
+        rows, drawn = (np.pad(a, ((0, 0), (0, lacking)), constant_values=-1) for a in (rows, drawn))
         weight = np.where((rows >= 0) & (drawn >= 0), self.resident.row_weight[rows], 0)
         present = membership(len(self.resident.data.modalities))[drawn] & (weight > 0)[..., None]
         share = present / np.maximum(present.sum((1, 2), keepdims=True), 1)
         weight = weight / np.maximum(weight.sum(1, keepdims=True), 1e-12)
+        truth = self.resident.truth[rows]
+        target = np.where(weight > 0, truth, np.zeros_like(truth))  # any valid class where the weight is zero
         mine = self._mine(rows.shape[1])
 
         def on(values: npt.NDArray[Any]) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(values[:, mine])).to(device)
 
         return Batch(
-            rows=on(rows.clip(0)), there=on(rows >= 0), drawn=on(drawn.clip(0)), target=on(self.resident.truth[rows]),
-            weight=on(weight.astype(np.float32)), share=on(share.astype(np.float32)), seeds=self.seeds, length=self.length,
+            rows=on(rows.clip(0)), there=on(rows >= 0), drawn=on(drawn.clip(0)), target=on(target),
+            weight=on(weight.astype(np.float32)), share=on(share.astype(np.float32)),
+            seeds=self.seeds, length=self.length,
         )  # fmt: skip
 
     def _mine(self, count: int) -> Rows | slice:
@@ -118,6 +124,7 @@ def _order(
         return order.permutation(resident.training), uniform, 1
     dialogues = order.permutation(np.unique(resident.dialogue_of[resident.training]))
     block = resident.dialogues[dialogues]
+    block = np.pad(block, ((0, 0), (0, padded_length(block.shape[1]) - block.shape[1])), constant_values=-1)
     return block.ravel(), uniform, block.shape[1]
 
 

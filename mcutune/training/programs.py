@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mcutune.model.alignment import ROWS, padded_indices, padded_length, up
 from mcutune.model.divergence import divergence
 from mcutune.model.frozen import FrozenNetwork
 from mcutune.model.lanes import Lanes, Output
@@ -19,6 +20,7 @@ from mcutune.training.config import Configuration
 from mcutune.training.plan import Batch
 from mcutune.training.resident import Resident
 
+_LEAST_RANK = 2  # a product with one column takes another path in a pack of one lane (model/alignment.py)
 Encoded = Callable[[int], list[Tensor]]
 
 
@@ -44,7 +46,7 @@ class FrozenProgram:
     def __init__(self, shape: Configuration, resident: Resident, max_rank: int, encoded: Encoded) -> None:
         self.resident, self._encoded = resident, encoded
         self.network = FrozenNetwork(
-            resident.dims, resident.outputs, shape.encoder_width, max_rank,
+            resident.dims, resident.outputs, shape.encoder_width, max(_LEAST_RANK, max_rank),
             low_precision=shape.precision == "bfloat16", device=resident.target.device,
         )  # fmt: skip
         self.layout, self.member = self.network.layout, self.network.member
@@ -52,7 +54,6 @@ class FrozenProgram:
         self._outputs: list[Tensor] = []
         device = resident.target.device
         self._validation = torch.from_numpy(resident.validation).to(device)
-        self._probe = torch.from_numpy(resident.probe).to(device)
 
     def _slots(self, seeds: Sequence[int]) -> Tensor:
         """First row [P] of each lane's encoder outputs in the stacked tensors [S·N, W]."""
@@ -79,10 +80,11 @@ class FrozenProgram:
     def divergences(self, params: dict[str, Tensor], lanes: Lanes, name: str) -> Tensor:
         total = torch.zeros(len(lanes.scale), len(self.member), device=self.member.device)
         for m, pairs in enumerate(self.network.pairs):
-            here = self.resident.presence[self._probe, m]
-            rows = self._probe[here] if bool(here.any()) else self._probe
+            here = self.resident.data.presence[self.resident.probe, m]
+            probe = self.resident.probe[here] if here.any() else self.resident.probe
+            rows, weight = padded_indices(probe, self.member.device)
             shared, private = self.network.representations(params, m, self.resident.inputs[m][rows], lanes)
-            each = [divergence(name, shared, private[:, j]).mean(1) for j in range(pairs.count)]
+            each = [(divergence(name, shared, private[:, j]) * weight).sum(1) for j in range(pairs.count)]
             total.index_add_(1, pairs.combinations, torch.stack(each, 1))
         return total / self.member.sum(1)
 
@@ -93,7 +95,7 @@ class TrainedProgram:
     def __init__(self, shape: Configuration, resident: Resident, max_rank: int, encoded: Encoded) -> None:
         self.resident = resident
         self.network = TrainedNetwork(
-            resident.dims, resident.outputs, shape.width, shape.depth, shape.heads, max_rank,
+            resident.dims, resident.outputs, shape.width, shape.depth, shape.heads, max(_LEAST_RANK, max_rank),
             low_precision=shape.precision == "bfloat16", device=resident.target.device,
         )  # fmt: skip
         self.layout, self.member = self.network.layout, self.network.member
@@ -108,6 +110,9 @@ class TrainedProgram:
         """Dialogues [G, T] that hold these rows (−1: padding), and each row's place in the flattened table [n]."""
         held = np.unique(self.resident.dialogue_of[rows])
         block = self.resident.dialogues[held]
+        longer = padded_length(block.shape[1])
+        missing = (up(len(block), max(1, ROWS // longer)) - len(block), longer - block.shape[1])
+        block = np.pad(block, ((0, missing[0]), (0, missing[1])), constant_values=-1)
         place = np.full(len(self.resident.own), -1)
         place[block[block >= 0]] = np.flatnonzero(block.ravel() >= 0)
         device = self.member.device

@@ -28,7 +28,7 @@ class Resident:
 
     inputs[m] [N, D_m] float32, zero where absent; target [N] int64 (−1 unlabelled) or float32 (0 where unlabelled).
     own [N]: canonical index of what each row has, −1 for nothing; training, probe, validation: row numbers.
-    dialogues [G, T]: rows of every dialogue in order, −1 as padding; dialogue_of [N]. class_weight [K] of training rows.
+    dialogues [G, T]: rows of every dialogue in order, −1 as padding; dialogue_of [N]. class_weight [K]: see `balance`.
     """
 
     data: FoldData

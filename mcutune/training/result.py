@@ -1,4 +1,4 @@
-"""The checkpoint that a finished lane hands over: its best epoch, cut to its true rank, with all it needs to predict."""
+"""The checkpoint that a finished lane hands over: its best epoch, at its true rank, with all it needs to predict."""
 
 from __future__ import annotations
 
