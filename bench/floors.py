@@ -72,7 +72,7 @@ def scores(table: Table, predicted: Array, truth: Array) -> dict[str, dict[str, 
     return {label: {name: round(float(v[c]), 5) for name, v in values.items()} for c, label in enumerate(labels)}
 
 
-def floors(table: Table, mode: str, c: float) -> tuple[dict[str, Any], dict[str, Array]]:
+def floors(table: Table, mode: str, c: float) -> tuple[dict[str, Any], dict[str, Any]]:
     """The report, and the predictions of all folds joined."""
     models = models_for(table.manifest.task, c)
     folds = {}
@@ -80,7 +80,9 @@ def floors(table: Table, mode: str, c: float) -> tuple[dict[str, Any], dict[str,
         start = time.perf_counter()
         folds[fold] = predict_fold(table, fold, mode, models)
         print(f"fold {fold}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
-    joined = {key: np.concatenate([part[key] for part in folds.values()], axis=-1) for key in ("rows", *models)}
+    joined: dict[str, Any] = {
+        key: np.concatenate([part[key] for part in folds.values()], axis=-1) for key in ("rows", *models)
+    }
     joined["ids"], joined["truth"] = table.ids[joined["rows"]], table.labels(joined["rows"])
     joined["fold"] = np.concatenate([np.full(len(part["rows"]), fold) for fold, part in folds.items()])
     results = {
