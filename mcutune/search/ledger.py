@@ -76,31 +76,42 @@ class Ledger:
         self._connection = connection
         self._head = head
         self._file = _identity(folder)
+        self._outbox: list[Row] = []
 
-    def commit(self, rows: Sequence[Row], elapsed: float, gpu: float = 0.0) -> None:
-        """Make rows durable: when this returns, they survive a power cut.
+    @property
+    def pending(self) -> bool:
+        """Whether anything put is not durable yet."""
+        return bool(self._outbox) or self._head != self.last.number
 
-        Raises NoSpace when the disk is full (call again with the same rows once there is room), Damaged on any other
-        failure: after a failed fsync nothing is known about the disk, and nothing more is written.
+    def put(self, row: Row) -> None:
+        """Add a row to the next commit."""
+        self._outbox.append(row)
+
+    def commit(self, elapsed: float, gpu: float = 0.0) -> None:
+        """Make all rows durable: when this returns, they survive a power cut.
+
+        Raises NoSpace when the disk is full (call it again once there is room), Damaged on any other failure: after
+        a failed fsync nothing is known about the disk, and nothing more is written.
         """
         with failures_of(self._folder):
             if _identity(self._folder) != self._file:
                 raise Damaged(f"{self._folder / DATABASE} was moved, deleted or replaced while in use")
-            if rows:
-                self._append(rows, elapsed, gpu)
+            if self._outbox:
+                self._append(elapsed, gpu)
             if self._head != self.last.number:
                 write_json(self._folder / HEAD, {"commit": self.last.number, "hash": self.hash.hex()})
                 self._head = self.last.number
 
-    def _append(self, rows: Sequence[Row], elapsed: float, gpu: float) -> None:
+    def _append(self, elapsed: float, gpu: float) -> None:
         names = {kind: table for table, kind in TABLES.items()}
         start = self.last.until + 1
-        entries = [(start + index, names[type(row)], row) for index, row in enumerate(rows)]
+        entries = [(start + index, names[type(row)], row) for index, row in enumerate(self._outbox)]
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         commit = Commit(self.last.number + 1, entries[-1][0], at, elapsed, gpu)
         hash_ = commit.link(self.hash, entries)
         insert(self._connection, commit, hash_, entries)
         self.last, self.hash = commit, hash_
+        self._outbox.clear()
 
     def close(self) -> None:
         self._connection.close()
@@ -142,7 +153,7 @@ def open_ledger(folder: Path) -> tuple[Ledger, Records]:
             acknowledged = f"{head[0]} were acknowledged" if head else f"{HEAD} is gone"
             raise Damaged(f"{path} ends at commit {last.number}, but {acknowledged}", hint=_HINT)
         ledger = Ledger(folder, connect(path), last, hash_, last.number - behind)
-    ledger.commit([], last.elapsed)  # a head that is one behind is written now
+    ledger.commit(last.elapsed)  # a head that is one behind is written now
     return ledger, records
 
 

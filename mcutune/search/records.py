@@ -125,7 +125,10 @@ def floats(content: bytes) -> list[float]:
 
 @dataclass
 class LaneRecord:
-    """A lane so far. `epochs` are dropped when its trial ends, unless the records keep them."""
+    """A lane so far. When its trial ends, `epochs` are dropped unless the records keep them.
+
+    `top`: the best epoch, held for trial 0 and the best trial of the study.
+    """
 
     seed: int
     attempt: int = 0
@@ -133,6 +136,7 @@ class LaneRecord:
     failures: list[Failure] = field(default_factory=list)
     epochs: list[EpochRow] = field(default_factory=list)
     end: LaneRow | None = None
+    top: EpochRow | None = None
 
     def best(self, until: int | None = None) -> EpochRow | None:
         """The epoch with the highest objective, ties to the earlier, among the first `until`."""
@@ -161,11 +165,16 @@ class TrialRecord:
 
 @dataclass
 class StudyRecord:
-    """A fold's study so far. `trials[k]` is trial k. `settled`: all trials below it are terminal."""
+    """A fold's study so far. `trials[k]` is trial k. `settled`: all trials below it are terminal.
+
+    `best`: the finished trial with the highest score, ties to the lower number. `counts`: trials by state.
+    """
 
     row: StudyRow
     trials: list[TrialRecord] = field(default_factory=list)
     running: dict[int, TrialRecord] = field(default_factory=dict)
+    best: TrialRecord | None = None
+    counts: dict[str, int] = field(default_factory=lambda: {state.value: 0 for state in State})
 
     @property
     def settled(self) -> int:
@@ -190,25 +199,33 @@ class StudyRecord:
         """Every setting of a trial."""
         return {**self.default, **trial.settings}
 
-    def best(self) -> TrialRecord | None:
-        """The finished trial with the highest score, ties to the lower number."""
-        finished = (t for t in self.trials if t.state is State.FINISHED and t.repeats is None)
-        return max(finished, key=lambda t: (t.score or 0.0, -t.number), default=None)
+    def ended(self, trial: TrialRecord) -> None:
+        """Take note of a trial that has reached its last state."""
+        del self.running[trial.number]
+        self.counts[State.RUNNING.value] -= 1
+        self.counts[trial.state.value] += 1
+        if trial.state is State.FINISHED and trial.repeats is None and self._leads(trial):
+            if self.best is not None and self.best.number != 0:
+                for lane in self.best.lanes:
+                    lane.top = None
+            self.best = trial
+        if trial.number == 0 or trial is self.best:
+            for lane in trial.lanes:
+                lane.top = lane.best()
 
-    def count(self) -> dict[str, int]:
-        """Trials by state."""
-        counts = {state.value: 0 for state in State}
-        for trial in self.trials:
-            counts[trial.state.value] += 1
-        return counts
+    def _leads(self, trial: TrialRecord) -> bool:
+        assert trial.score is not None
+        before = self.best
+        return before is None or before.score is None or (trial.score, -trial.number) > (before.score, -before.number)
 
 
 class Records:
-    """The sum of all rows applied so far. `keep`: hold the epochs of ended trials too."""
+    """The sum of all rows so far. `keep`: hold the epochs of ended trials too. `epochs`: of all lanes together."""
 
     def __init__(self, *, keep: bool = False) -> None:
         self.studies: dict[str, StudyRecord] = {}
         self.events: list[EventRow] = []
+        self.epochs = 0
         self._keep = keep
 
     def apply(self, row: Row) -> None:
@@ -228,6 +245,7 @@ class Records:
             if row.epoch != len(lane.epochs) + 1:
                 raise ValueError(f"epoch {row.epoch} follows {len(lane.epochs)} of lane {row[:3]}")
             lane.epochs.append(row)
+            self.epochs += 1
 
     def _running(self, fold: str, number: int) -> TrialRecord:
         trial = self.studies[fold].running.get(number)
@@ -243,11 +261,12 @@ class Records:
             trial = TrialRecord(row.number, json.loads(row.settings or "{}"), row.repeats)
             study.trials.append(trial)
             study.running[row.number] = trial
+            study.counts[state.value] += 1
             return
         trial = self._running(row.fold, row.number)
         trial.state, trial.score, trial.digest = state, row.score, row.digest
         trial.failure, trial.message = Failure(row.failure) if row.failure else None, row.message or ""
-        del study.running[row.number]
+        study.ended(trial)
         if not self._keep:
             for lane in trial.lanes:
                 lane.epochs = []
@@ -266,15 +285,15 @@ class Records:
             lane.end = row
 
 
-def canonical_trial(trial: TrialRecord) -> dict[str, Any]:
-    """What of a trial must be the same after any kill and with any packs. Its epochs must still be there."""
-    lanes = [] if trial.state is State.FAILED else [_canonical_lane(lane) for lane in trial.lanes]
+def canonical_trial(trial: TrialRecord, state: State, score: float | None) -> dict[str, Any]:
+    """What of a trial that ends so must be the same after any kill, with any packs. Its epochs must still be there."""
+    lanes = [] if state is State.FAILED else [_canonical_lane(lane) for lane in trial.lanes]
     return {
         "number": trial.number,
         "settings": trial.settings,
         "repeats": trial.repeats,
-        "state": trial.state.value,
-        "score": trial.score,
+        "state": state.value,
+        "score": score,
         "rungs": sorted(trial.reached.items()),
         "lanes": lanes,
     }
@@ -295,9 +314,9 @@ def _canonical_lane(lane: LaneRecord) -> dict[str, Any]:
     }
 
 
-def trial_digest(trial: TrialRecord) -> str:
+def trial_digest(trial: TrialRecord, state: State, score: float | None) -> str:
     """SHA-256 of the canonical form; stored with the trial's last row."""
-    return sha256(canonical_json(canonical_trial(trial)))
+    return sha256(canonical_json(canonical_trial(trial, state, score)))
 
 
 def ledger_hash(records: Records) -> str:

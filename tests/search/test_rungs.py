@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
-import rungs_twin
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mcutune.search.rungs import PEERS, Absent, Decision, decide
+from tests.reference import rungs_twin
 
 curve_lists = st.lists(
     st.lists(st.none() | st.integers(0, 6).map(float), min_size=3, max_size=3), min_size=1, max_size=45

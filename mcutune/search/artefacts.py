@@ -1,0 +1,131 @@
+"""Folders of files that are whole or absent: checkpoints of a run, trained encoders of a home."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from mcutune.domain.trial import LaneId
+from mcutune.errors import BadInput, UserError
+from mcutune.files import canonical_json, checked_name, read_bytes, read_json, sha256, sync_folder
+
+_MANIFEST = "files.json"
+
+
+def write_folder(target: Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder beside and rename it over: synced file by file, the folder, its parents. Raises OSError."""
+    _make_parents(target.parent)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    try:
+        for name, content in files.items():
+            with (temporary / checked_name(name, "file")).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.chmod(0o755)
+        sync_folder(temporary)
+        _swap(temporary, target)
+        sync_folder(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap(fresh: Path, target: Path) -> None:
+    """Rename over; what stood there (from before a crash, never acknowledged) is removed."""
+    try:
+        fresh.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        old = target.with_name(f".{target.name}.old.part")
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+        fresh.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _make_parents(folder: Path) -> None:
+    if not folder.exists():
+        _make_parents(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def checkpoint_folder(run: Path, lane: LaneId) -> Path:
+    """RUN/checkpoints/FOLD/TRIAL/SEED."""
+    return run / "checkpoints" / checked_name(lane.fold, "fold") / str(lane.trial) / str(lane.seed)
+
+
+def write_checkpoint(run: Path, lane: LaneId, files: Mapping[str, bytes]) -> tuple[str | None, str | None]:
+    """Make a lane's checkpoint durable; the SHA-256 of its weights and of its checkpoint.json. Raises OSError."""
+    write_folder(checkpoint_folder(run, lane), files)
+    found = {name: sha256(content) for name, content in files.items()}
+    return found.get("model.safetensors"), found.get("checkpoint.json")
+
+
+def drop_checkpoints(run: Path, fold: str, trial: int) -> None:
+    """Forget the checkpoints of a trial that did not finish."""
+    shutil.rmtree(checkpoint_folder(run, LaneId(fold, trial, 0)).parent, ignore_errors=True)
+
+
+def sweep(run: Path) -> None:
+    """Remove what a crash left half-written."""
+    for path in run.glob("checkpoints/*/*/.*.part"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class EncoderCache:
+    """Trained encoders by content key under HOME/encoders, and who is training which now."""
+
+    def __init__(self, folder: Path, alive: Callable[[str], bool]) -> None:
+        """`alive`: whether a pack, by name, is still believed to be at work."""
+        self._folder = folder
+        self._alive = alive
+        self._training: dict[str, str] = {}
+
+    def get(self, key: str, pack: str) -> dict[str, bytes] | Literal["train", "wait"]:
+        """The files; or `train` for the pack that is to make them; or `wait` while another one does."""
+        files = self._load(key)
+        if files is not None:
+            self._training.pop(key, None)
+            return files
+        holder = self._training.get(key)
+        if holder is None or holder == pack or not self._alive(holder):
+            self._training[key] = pack
+            return "train"
+        return "wait"
+
+    def put(self, key: str, files: Mapping[str, bytes]) -> None:
+        """Store an encoder; one that is there already stays. Raises OSError."""
+        if self._load(key) is None:
+            hashes = {name: sha256(content) for name, content in files.items()}
+            write_folder(self._path(key), {**files, _MANIFEST: canonical_json(hashes)})
+        self._training.pop(key, None)
+
+    def is_training(self, pack: str) -> bool:
+        """Whether the pack was told to train an encoder and has not brought it yet."""
+        return pack in self._training.values()
+
+    def _load(self, key: str) -> dict[str, bytes] | None:
+        """The files, verified; None where there are none or they are damaged: an encoder can be trained again."""
+        folder = self._path(key)
+        if not folder.is_dir():
+            return None
+        with contextlib.suppress(UserError, AttributeError):
+            hashes: dict[str, str] = read_json(folder / _MANIFEST)
+            files = {checked_name(name, "file"): read_bytes(folder / name) for name in hashes}
+            if files and all(sha256(content) == hashes[name] for name, content in files.items()):
+                return files
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+
+    def _path(self, key: str) -> Path:
+        if not key.isalnum():
+            raise BadInput(f"encoder key {key[:80]!r} is not valid")
+        return self._folder / checked_name(key, "encoder")

@@ -1,0 +1,338 @@
+"""The coordinator: the one that owns a run's ledger and tells packs what to train.
+
+Every word of a pack goes the same way: take it in, draw the conclusions (study.py), commit, and only then answer. What
+decides results is in study.py and depends on facts alone; here is what does not: who trains which lane, who is late,
+whose disk is full. One call at a time; nothing waits.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from mcutune.data.views import FoldData
+from mcutune.domain.pack import PackStart
+from mcutune.domain.trial import (
+    Failure,
+    LaneEpoch,
+    LaneFailure,
+    LaneId,
+    LaneResult,
+    Orders,
+    State,
+    Verdict,
+)
+from mcutune.errors import Damaged
+from mcutune.files import home, read_json, write_json
+from mcutune.search import progress
+from mcutune.search.artefacts import EncoderCache, drop_checkpoints, sweep, write_checkpoint
+from mcutune.search.dispatch import Dispatch
+from mcutune.search.ledger import NoSpace, open_ledger
+from mcutune.search.lock import RunLock
+from mcutune.search.packs import Packs, PackState
+from mcutune.search.records import EventRow, Row, TrialRow
+from mcutune.search.run_folder import BEST, STOP, Plan, agree, make_folder, study_row
+from mcutune.search.study import Study
+from mcutune.search.summary import best_of
+
+IDLE = 0.2  # seconds after which a pack with nothing to do asks again
+FULL = 5.0  # seconds after which packs ask again while the disk is full
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass
+class _Meter:
+    """Seconds searched, of this process and those before it, and of GPUs."""
+
+    clock: Callable[[], float]
+    elapsed: float
+    gpu: float
+    opened: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.opened = self.clock() - self.elapsed
+
+    @property
+    def now(self) -> float:
+        return self.clock() - self.opened
+
+
+class Coordinator:
+    """Implements domain.pack.Client. Opening it takes the run's lock and continues what the ledger holds."""
+
+    def __init__(self, plan: Plan, *, clock: Callable[[], float] = time.monotonic, lease: float = 300.0) -> None:
+        """`lease`: seconds of silence after which a pack counts as lost; never less than 10 of its usual pauses.
+
+        Raises Busy, Damaged, BadInput (another space), Problems (other data or versions).
+        """
+        self.plan = plan
+        self.stopped = False
+        self.paused = ""
+        self._error: Exception | None = None
+        self._results: list[tuple[str, LaneResult]] = []  # whose files the full disk did not take
+        self._failed: list[TrialRow] = []  # whose finished lanes leave checkpoints behind
+        make_folder(plan)
+        self._lock = RunLock(plan.folder, driver=plan.driver)
+        try:
+            rows = [study_row(plan, plan.fold_data(fold)) for fold in plan.folds]
+            accepted = agree(plan, rows)
+            self._ledger, self._records = open_ledger(plan.folder)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._meter = _Meter(clock, self._ledger.last.elapsed, self._ledger.last.gpu)
+        self._packs = Packs(clock, lease)
+        self._encoders = EncoderCache(home() / "encoders", self._packs.alive)
+        for row in rows:
+            if row.fold not in self._records.studies:
+                self._put(row)
+        records = self._records.studies
+        self._studies = {fold: Study(plan.space, records[fold], self._put) for fold in plan.folds}
+        self._dispatch = Dispatch(self._studies, self._packs)
+        self._resume(accepted)
+
+    def _resume(self, accepted: list[str]) -> None:
+        """What was running belongs to nobody now: every open lane gets a new attempt, which fences late results."""
+        sweep(self.plan.folder)
+        (self.plan.folder / STOP).unlink(missing_ok=True)
+        for change in accepted:
+            self._put(EventRow("accepted change", None, None, None, change))
+        for study in self._studies.values():
+            for lane, _, _ in list(study.ready()):
+                study.reopen(lane, None, "resumed")
+        self._conclude()
+
+    # What packs call
+
+    def join(self, pack: str, capacity: int, node: str, device: str) -> PackStart | None:
+        """Work for a pack: the fold and shape with lanes to train that the fewest packs serve."""
+        with self._guarded():
+            self._give_back(self._packs.leave(pack), None, "its pack joined anew")
+            self._expire()
+            if not self._conclude() or self.stopped:
+                return None
+            choice = None if self.done else self._dispatch.choose()
+            if choice is None:
+                return None
+            study, shape = choice
+            self._packs.enter(PackState(pack, capacity, node, device, study.fold, shape))
+            row = study.record.row
+            return PackStart(
+                fold=study.fold,
+                shape=shape,
+                max_rank=self.plan.space.max_rank,
+                search_seed=self.plan.space.search_seed,
+                metric=row.metric,
+                combinations=study.measured,
+                objective=self.plan.space.objective.to_json(),
+                modalities=study.record.modalities,
+            )
+
+    def advance(
+        self,
+        pack: str,
+        epochs: list[LaneEpoch],
+        failures: list[LaneFailure],
+        results: list[LaneResult],
+        free: int,
+    ) -> Orders:
+        """Take in what a pack reports, commit it, and answer for every lane it holds."""
+        with self._guarded():
+            said: list[LaneEpoch | LaneFailure | LaneResult] = [*epochs, *failures, *results]
+            state = self._packs.hear(pack)
+            if state is None:
+                return Orders({word.lane: Verdict.END for word in said}, done=True)
+            if state.device != "cpu":
+                self._meter.gpu += state.pause
+            refused = [word.lane for word in said if not self._take(state, word)]
+            self._expire()
+            if not self._conclude():
+                return Orders({lane: Verdict.PARK for lane in state.held}, wait=FULL)
+            return self._orders(state, free, refused)
+
+    def fold_data(self, fold: str) -> FoldData:
+        """Training and validation rows of a fold."""
+        return self.plan.fold_data(fold)
+
+    def encoder(self, key: str, pack: str) -> dict[str, bytes] | Literal["train", "wait"]:
+        """A cached encoder, a lease to train it, or word to wait."""
+        with self._guarded():
+            self._packs.hear(pack)
+            return self._encoders.get(key, pack)
+
+    def put_encoder(self, key: str, files: dict[str, bytes]) -> None:
+        """Store a trained encoder. Raises NoSpace: it is not a result, it can be trained again."""
+        with self._guarded():
+            try:
+                self._encoders.put(key, files)
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise Damaged(f"the encoder cache cannot be written: {error}") from error
+                self._pause(f"no room for an encoder: {error}")
+
+    def lost(self, pack: str, reason: str) -> None:
+        """A pack is known to be gone: its lanes are handed on."""
+        with self._guarded():
+            self._give_back(self._packs.leave(pack), Failure.LOST, reason)
+            self._conclude()
+
+    def stop(self) -> None:
+        """Hand out nothing more and end the packs at their next word; the same command continues."""
+        self.stopped = True
+
+    def progress(self) -> progress.Progress:
+        """The state of the search for a live view."""
+        return progress.of(self.plan, self._records, self._packs, self._meter.now, self.done, self.stopped, self.paused)
+
+    def close(self) -> None:
+        """Release the ledger and the lock. A killed coordinator need not have done this."""
+        self._ledger.close()
+        self._lock.release()
+
+    @property
+    def done(self) -> bool:
+        """Whether no trial runs, none is to come, and all is durable."""
+        more = self._proposing
+        return not self._ledger.pending and not any(
+            study.record.running or (more and study.wants_more) for study in self._studies.values()
+        )
+
+    # Taking in
+
+    def _take(self, state: PackState, word: LaneEpoch | LaneFailure | LaneResult) -> bool:
+        """Whether the word was of the lane's present attempt; then it has been taken in."""
+        study, held = self._studies.get(word.lane.fold), state.held.get(word.lane)
+        lane = study.lane(word.lane) if study else None
+        current = lane is not None and lane.state is State.RUNNING and lane.attempt == word.attempt
+        if study is None or held is None or held.attempt != word.attempt or not current:
+            self._refuse(state, word)
+            return False
+        if isinstance(word, LaneEpoch):
+            if word.epoch > held.seen:  # else said twice
+                study.epoch(word, held.seen)
+                held.seen = word.epoch
+        elif isinstance(word, LaneFailure):
+            study.failure(word)
+        elif held.seen < study.live(word.lane.trial).configuration.epochs:
+            text = f"sent a result after {held.seen} epochs"
+            study.failure(LaneFailure(word.lane, word.attempt, held.seen, Failure.CRASH, text))
+        else:
+            self._store(state.name, word)
+        if not isinstance(word, LaneEpoch):
+            self._packs.release(state, word.lane)
+        return True
+
+    def _refuse(self, state: PackState, word: Any) -> None:
+        """Note a late, double or unknown word once a lane and attempt."""
+        key = (word.lane, word.attempt)
+        if key not in state.refused and word.lane.fold in self._studies:
+            state.refused.add(key)
+            text = f"{type(word).__name__} of attempt {word.attempt} from pack {state.name}"
+            self._put(EventRow("refused", word.lane.fold, word.lane.trial, word.lane.seed, text))
+
+    def _store(self, pack: str, result: LaneResult) -> None:
+        """Checkpoint first, then the fact that it is there."""
+        study = self._studies[result.lane.fold]
+        try:
+            weights, checkpoint = write_checkpoint(self.plan.folder, result.lane, result.files)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise Damaged(f"a checkpoint cannot be written: {error}", hint="check the disk") from error
+            self._results.append((pack, result))
+            self._pause(f"no room for the checkpoint of trial {result.lane.trial}: {error.strerror}")
+            return
+        study.finished(result.lane, pack, int(result.best_epoch), weights, checkpoint)
+
+    def _give_back(self, state: PackState | None, why: Failure | None, reason: str) -> None:
+        """The lanes of a pack that is gone are anybody's again, as a new attempt."""
+        for lane, held in list(state.held.items()) if state else ():
+            study = self._studies[lane.fold]
+            record = study.lane(lane)
+            self._packs.release(state, lane)
+            if record is None or record.state is not State.RUNNING or record.attempt != held.attempt:
+                continue
+            if why is None:
+                study.reopen(lane, None, reason)
+            else:
+                study.failure(LaneFailure(lane, held.attempt, held.seen, why, reason))
+
+    def _expire(self) -> None:
+        for state in self._packs.silent(self._encoders.is_training):
+            self._give_back(state, Failure.LOST, f"pack {state.name} was silent")
+
+    # Concluding and committing
+
+    @property
+    def _proposing(self) -> bool:
+        """Whether the budget allows new trials."""
+        budget = self.plan.space.budget
+        return budget is None or (self._meter.gpu if budget.gpu else self._meter.now) < budget.seconds
+
+    def _put(self, row: Row) -> None:
+        self._records.apply(row)
+        self._ledger.put(row)
+        if isinstance(row, TrialRow) and row.state == State.FAILED.value:
+            self._failed.append(row)
+
+    def _conclude(self) -> bool:
+        """Draw all conclusions and commit; False while the disk is full. Nothing is acknowledged before it is True."""
+        self.stopped = self.stopped or (self.plan.folder / STOP).exists()
+        waiting, self._results, self.paused = self._results, [], ""
+        for pack, result in waiting:
+            self._store(pack, result)
+        for study in self._studies.values():
+            study.settle(self._proposing and not self.stopped)
+        try:
+            self._ledger.commit(self._meter.now, self._meter.gpu)
+        except NoSpace as error:
+            self._pause(str(error))
+        if self.paused:
+            return False
+        for row in self._failed:
+            drop_checkpoints(self.plan.folder, row.fold, row.number)
+        self._failed.clear()
+        if self.done:
+            self._finish()
+        return True
+
+    def _pause(self, reason: str) -> None:
+        self.paused = reason
+
+    def _finish(self) -> None:
+        """best.json: who won in every fold, and where the checkpoints lie."""
+        path = self.plan.folder / BEST
+        best = best_of(self._records, self.plan.folder)
+        if best and (not path.exists() or read_json(path)["best"] != best):
+            data = {"table": self.plan.data, "table_hash": next(iter(self._records.studies.values())).row.table_hash}
+            finished = datetime.now(UTC).isoformat(timespec="seconds")
+            write_json(path, {"schema": 1, "run": self.plan.name, "data": data, "finished": finished, "best": best})
+
+    def _orders(self, state: PackState, free: int, refused: list[LaneId]) -> Orders:
+        """The answer to a pack: verdicts for what it holds, new lanes, or that its work is elsewhere."""
+        verdicts = {lane: Verdict.END for lane in refused} | self._dispatch.verdicts(state, self.stopped)
+        if self.stopped or self.done:
+            return Orders(verdicts, done=True)
+        start = tuple(self._dispatch.hand_out(state, free, verdicts))
+        if start or any(verdict in (Verdict.CONTINUE, Verdict.FINISH) for verdict in verdicts.values()):
+            return Orders(verdicts, start)
+        if not self._dispatch.needed_elsewhere(state):
+            return Orders(verdicts, wait=IDLE)
+        self._give_back(self._packs.leave(state.name), None, "given back for another shape")
+        self._conclude()
+        return Orders(dict.fromkeys(verdicts, Verdict.END), done=True)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """After damage nothing more is written: every later call gives the same error."""
+        if self._error is not None:
+            raise self._error
+        try:
+            yield
+        except Exception as error:
+            self._error = error
+            raise

@@ -1,0 +1,77 @@
+"""Which pack trains what: lanes of one fold and shape each, the lowest trial first. Decides speed, never results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mcutune.domain.trial import LaneId, LaneOrder, Verdict
+from mcutune.search.packs import Packs, PackState
+from mcutune.search.study import Study
+
+Shape = tuple[Any, ...]
+
+
+class Dispatch:
+    """Hands the lanes of all studies to packs."""
+
+    def __init__(self, studies: Mapping[str, Study], packs: Packs) -> None:
+        self._studies = studies
+        self._packs = packs
+
+    def choose(self) -> tuple[Study, Shape] | None:
+        """Fold and shape for a pack: those with lanes that nobody holds, few packs first, then the lowest trial.
+
+        If all lanes are held, the fold and shape of the lowest running trial, to wait there; None without any.
+        """
+        found = min(
+            self._open(),
+            key=lambda lane: (self._packs.serving(lane[0].fold, lane[1]), lane[2]),
+            default=None,
+        )
+        if found is not None:
+            return found[0], found[1]
+        running = [study for study in self._studies.values() if study.record.running]
+        if not running:
+            return None
+        return running[0], running[0].live(min(running[0].record.running)).configuration.shape()
+
+    def verdicts(self, state: PackState, stopped: bool) -> dict[LaneId, Verdict]:
+        """What becomes of every lane that a pack holds; those that end are released."""
+        found = {}
+        study = self._studies[state.fold]
+        for lane, held in list(state.held.items()):
+            record = study.lane(lane)
+            fenced = stopped or record is None or record.attempt != held.attempt
+            found[lane] = Verdict.END if fenced else study.verdict(lane, held.seen)
+            if found[lane] is Verdict.END:
+                self._packs.release(state, lane)
+        return found
+
+    def hand_out(self, state: PackState, free: int, verdicts: Mapping[LaneId, Verdict]) -> Iterator[LaneOrder]:
+        """Up to `free` lanes of the pack's fold and shape that nobody holds, none that it was just told to end."""
+        for lane, record, live in self._studies[state.fold].ready():
+            if free <= 0:
+                return
+            if self._packs.holder(lane) is None and lane not in verdicts and live.configuration.shape() == state.shape:
+                self._packs.hold(state, lane, record.attempt)
+                yield LaneOrder(lane, record.attempt, live.configuration.model_dump(), live.configuration.epochs)
+                free -= 1
+
+    def needed_elsewhere(self, state: PackState) -> bool:
+        """Whether a pack that can do nothing now should give its parked lanes back and join anew.
+
+        Never while there are lanes for it here. With nothing parked: if there are lanes of another fold or shape. Else
+        only if they have no pack at all: what the parked lanes wait for may be among them.
+        """
+        others = {(study.fold, shape) for study, shape, _ in self._open()}
+        if (state.fold, state.shape) in others:
+            return False
+        return bool(others) if not state.held else any(not self._packs.serving(*other) for other in others)
+
+    def _open(self) -> Iterator[tuple[Study, Shape, int]]:
+        """Study, shape and trial of every lane that nobody holds."""
+        for study in self._studies.values():
+            for lane, _, live in study.ready():
+                if self._packs.holder(lane) is None:
+                    yield study, live.configuration.shape(), lane.trial

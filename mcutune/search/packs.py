@@ -1,0 +1,97 @@
+"""Which packs are at work, which lanes each holds, and who has been silent too long. Nothing here decides a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcutune.domain.trial import LaneId
+
+ENCODER_LEASE = 3600.0  # seconds that training an encoder may take: a pack says nothing meanwhile
+
+
+@dataclass
+class Held:
+    """A lane in a pack: its attempt, and how many epochs of it were reported."""
+
+    attempt: int
+    seen: int = 0
+
+
+@dataclass
+class PackState:
+    """A pack as last heard of. `pause`: seconds between its last two words; `longest`: of all so far."""
+
+    name: str
+    capacity: int
+    node: str
+    device: str
+    fold: str
+    shape: tuple[Any, ...]
+    heard: float = 0.0
+    pause: float = 0.0
+    longest: float = 0.0
+    held: dict[LaneId, Held] = field(default_factory=dict)
+    refused: set[tuple[LaneId, int]] = field(default_factory=set)
+
+
+class Packs:
+    """All packs that have joined and not left."""
+
+    def __init__(self, clock: Callable[[], float], lease: float) -> None:
+        self._clock = clock
+        self._lease = lease
+        self._packs: dict[str, PackState] = {}
+        self._holders: dict[LaneId, str] = {}
+
+    def __iter__(self) -> Iterator[PackState]:
+        return iter(self._packs.values())
+
+    def enter(self, state: PackState) -> None:
+        state.heard = self._clock()
+        self._packs[state.name] = state
+
+    def leave(self, pack: str) -> PackState | None:
+        """Forget a pack; its lanes are still in `held`, for `release`."""
+        return self._packs.pop(pack, None)
+
+    def hear(self, pack: str) -> PackState | None:
+        """Note a word of a pack; None if it is not known."""
+        state = self._packs.get(pack)
+        if state is not None:
+            now = self._clock()
+            state.pause = now - state.heard
+            state.longest = max(state.longest, state.pause)
+            state.heard = now
+        return state
+
+    def alive(self, pack: str) -> bool:
+        return pack in self._packs
+
+    def silent(self, training: Callable[[str], bool]) -> list[PackState]:
+        """The packs whose lease has run out, which are forgotten. `training`: whether a pack trains an encoder."""
+        now = self._clock()
+        gone = []
+        for state in list(self._packs.values()):
+            lease = max(self._lease, 10 * state.longest, ENCODER_LEASE if training(state.name) else 0.0)
+            if now - state.heard > lease:
+                gone.append(self._packs.pop(state.name))
+        return gone
+
+    def hold(self, state: PackState, lane: LaneId, attempt: int) -> None:
+        state.held[lane] = Held(attempt)
+        self._holders[lane] = state.name
+
+    def release(self, state: PackState | None, lane: LaneId) -> None:
+        if state is not None:
+            state.held.pop(lane, None)
+            if self._holders.get(lane) == state.name:
+                del self._holders[lane]
+
+    def holder(self, lane: LaneId) -> str | None:
+        return self._holders.get(lane)
+
+    def serving(self, fold: str, shape: tuple[Any, ...]) -> int:
+        """How many packs work on this fold and shape."""
+        return sum(state.fold == fold and state.shape == shape for state in self._packs.values())

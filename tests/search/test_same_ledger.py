@@ -1,0 +1,76 @@
+"""The promise of the product: the same ledger with any packs, in any order, after any kill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mcutune.search.ledger import read_ledger
+from mcutune.search.records import canonical_trial, ledger_hash, trial_digest
+from tests.search.simulate import SPACE, Play, plan_of
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One pack, one lane at a time, no accident."""
+    return Play(plan_of(tmp_path_factory.mktemp("reference") / "run"), capacity=1).run()
+
+
+@pytest.mark.parametrize(
+    ("packs", "capacity", "kill", "lose"),
+    [(1, 4, 0, 0), (2, 1, 0, 0), (2, 3, 0, 0), (3, 2, 0, 0.02), (1, 2, 0.15, 0), (2, 3, 0.15, 0.02)],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_packs_order_losses_and_kills_do_not_show(
+    tmp_path: Path, reference: str, packs: int, capacity: int, kill: float, lose: float, seed: int
+) -> None:
+    play = Play(plan_of(tmp_path / "run"), packs, capacity, seed, kill, lose)
+    assert play.run() == reference
+    assert kill == 0 or play.kills > 0
+
+
+def test_the_reference_is_worth_comparing(tmp_path: Path) -> None:
+    """Every kind of end occurs in it, and trials were guided by results."""
+    plan = plan_of(tmp_path / "run")
+    Play(plan, capacity=2).run()
+    records, _ = read_ledger(plan.folder)
+    counts = records.studies["1"].counts
+    assert counts["finished"] and counts["pruned"] and counts["failed"] and not counts["running"]
+    assert sum(counts.values()) == plan.space.trials
+
+
+def test_digests_can_be_rebuilt_from_the_rows(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path / "run")
+    expected = Play(plan, packs=2).run()
+    records, _ = read_ledger(plan.folder, keep=True)
+    for trial in records.studies["1"].trials:
+        assert trial_digest(trial, trial.state, trial.score) == trial.digest
+        assert canonical_trial(trial, trial.state, trial.score)["number"] == trial.number
+    assert ledger_hash(records) == expected
+
+
+def test_folds_are_independent_studies(tmp_path: Path) -> None:
+    both = plan_of(tmp_path / "both", folds=("1", "2"), trials=6)
+    Play(both, packs=2, seed=1).run()
+    records, _ = read_ledger(both.folder)
+    alone = plan_of(tmp_path / "alone", folds=("2",), trials=6)
+    Play(alone).run()
+    single, _ = read_ledger(alone.folder)
+    digests = [[trial.digest for trial in r.studies["2"].trials] for r in (records, single)]
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc", "cmaes"])
+def test_other_samplers_too(tmp_path: Path, sampler: str) -> None:
+    hashes = {
+        Play(plan_of(tmp_path / f"run{packs}", sampler=sampler, trials=8), packs, seed=packs, kill=0.03).run()
+        for packs in (1, 2)
+    }
+    assert len(hashes) == 1
+
+
+def test_without_rungs(tmp_path: Path) -> None:
+    text = SPACE.replace("rungs: {first: 1, eta: 2}", "rungs: none")
+    hashes = {Play(plan_of(tmp_path / f"r{p}", text), p, 5, p, 0.02 * p).run() for p in (1, 2, 3)}
+    assert len(hashes) == 1
