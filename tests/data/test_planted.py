@@ -105,6 +105,15 @@ def test_same_options_same_hash_and_another_seed_another(tmp_path: Path) -> None
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+def test_the_mixing_is_the_same_with_any_linear_algebra_library() -> None:
+    chosen = planted.options()
+    random = np.random.default_rng([chosen.seed, 0])
+    for mixing in planted._mixing(chosen):
+        triangular = mixing.T @ random.normal(size=mixing.shape)  # Q R is unique if R has a positive diagonal
+        np.testing.assert_allclose(triangular, np.triu(triangular), atol=1e-9)
+        assert (np.diag(triangular) > 0).all()
+
+
 def test_other_numbers_of_modalities_and_classes(tmp_path: Path) -> None:
     table = planted.make("many", tmp_path, rows=400, modalities=5, classes=6, difficulty=0.5, stay=0.9)
     assert table.modalities.names == ("m1", "m2", "m3", "m4", "m5") and len(table.manifest.label_names or []) == 6
