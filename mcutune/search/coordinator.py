@@ -38,7 +38,7 @@ from mcutune.search.packs import Packs, PackState
 from mcutune.search.records import EventRow, Row, TrialRow
 from mcutune.search.run_folder import BEST, STOP, Plan, agree, make_folder, study_row
 from mcutune.search.study import Study
-from mcutune.search.summary import best_of
+from mcutune.search.summary import FINISHED, best_of
 
 IDLE = 0.2  # seconds after which a pack with nothing to do asks again
 FULL = 5.0  # seconds after which packs ask again while the disk is full
@@ -304,13 +304,18 @@ class Coordinator:
         self.paused = reason
 
     def _finish(self) -> None:
-        """best.json: who won in every fold, and where the checkpoints lie."""
+        """best.json: who won in every fold, and where the checkpoints lie; an event says that nothing is to come."""
         path = self.plan.folder / BEST
         best = best_of(self._records, self.plan.folder)
         if best and (not path.exists() or read_json(path)["best"] != best):
             data = {"table": self.plan.data, "table_hash": next(iter(self._records.studies.values())).row.table_hash}
             finished = datetime.now(UTC).isoformat(timespec="seconds")
             write_json(path, {"schema": 1, "run": self.plan.name, "data": data, "finished": finished, "best": best})
+        if not self._records.events or self._records.events[-1].kind != FINISHED:
+            self._put(EventRow(FINISHED, None, None, None, "all trials have ended and none is to come"))
+            self._ledger.commit(self._meter.now, self._meter.gpu)
+
+    # Answering
 
     def _orders(self, state: PackState, free: int, refused: list[LaneId]) -> Orders:
         """The answer to a pack: verdicts for what it holds, new lanes, or that its work is elsewhere."""

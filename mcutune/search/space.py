@@ -98,6 +98,13 @@ class Parameter:
             return {"role": self.role, "values": [list(v) if isinstance(v, tuple) else v for v in self.values]}
         return {"role": self.role, "low": self.low, "high": self.high, "log": self.log, "step": self.step}
 
+    @classmethod
+    def from_json(cls, name: str, facts: dict[str, Any]) -> Parameter:
+        """What `to_json` wrote; `integer` is not kept, and not needed to place a value."""
+        if "values" in facts:
+            return cls(name, facts["role"], tuple(tuple(v) if isinstance(v, list) else v for v in facts["values"]))
+        return cls(name, facts["role"], (), facts["low"], facts["high"], facts["log"], facts["step"])
+
 
 @dataclass(frozen=True)
 class Rungs:

@@ -1,41 +1,312 @@
-"""placeholder"""
+"""What a search found, and how far it can be believed: winners, boundaries, noise, agreement. Pure, from the records.
+
+All scores are of validation, on which the winner was chosen: they flatter it. `mcutune robustness` has the test rows.
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mcutune.domain.trial import LaneId
+from mcutune.domain.trial import LaneId, State
+from mcutune.files import read_json
 from mcutune.search.artefacts import checkpoint_folder
+from mcutune.search.ledger import read_ledger
+from mcutune.search.lock import holder_of
 from mcutune.search.progress import by_label
-from mcutune.search.records import Records, floats
+from mcutune.search.records import Records, StudyRecord, TrialRecord, floats, ledger_hash
+from mcutune.search.run_folder import MANIFEST
+from mcutune.search.space import Parameter
+
+FINISHED = "finished"  # the kind of the event that ends a search
+_FEWEST_SEEDS = 3  # below that, a difference between two trials is not told from noise
+_FEWEST_SHARED = 5  # configurations that two folds share, for their ranks to be compared
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """A searched setting of a winner that lies on an end of its range: the best value may lie beyond."""
+
+    parameter: str
+    role: str
+    end: str
+    value: Any
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A winner against trial 0, paired over seeds (the same seeds, the same random numbers). Objective, higher better.
+
+    `verdict`: `better`, `cannot tell`, or `same` where trial 0 itself won. `low`, `high`: 95 % interval, t over seeds.
+    """
+
+    difference: float
+    seeds: int
+    deviation: float | None
+    low: float | None
+    high: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best trial of a fold. `scores` and `spread` (standard deviation over seeds): metric by combination label."""
+
+    fold: str
+    trial: int
+    score: float
+    seeds: tuple[float, ...]
+    deviation: float | None
+    scores: dict[str, float]
+    spread: dict[str, float]
+    settings: dict[str, Any]
+    configuration: dict[str, Any]
+    boundaries: tuple[Boundary, ...]
+    default: Comparison | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run. `agreement`: mean rank correlation between folds over configurations they share; None if too few."""
+
+    run: str
+    state: str
+    metric: str
+    counts: dict[str, int]
+    repeats: int
+    winners: tuple[Winner, ...]
+    failures: tuple[tuple[str, int, str], ...]
+    agreement: float | None
+    not_reproducible: int
+    ledger_hash: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def summarise(folder: Path) -> Summary:
+    """The summary of a run's folder, as of now. Raises BadInput without a search, Damaged."""
+    records, _ = read_ledger(folder)
+    manifest = read_json(folder / MANIFEST)
+    parameters = [Parameter.from_json(name, facts) for name, facts in manifest["space"]["parameters"].items()]
+    studies = list(records.studies.values())
+    counts = Counter[str]()
+    for study in studies:
+        counts.update(study.counts)
+    return Summary(
+        run=folder.name,
+        state=_state(records, manifest, holder_of(folder) is not None),
+        metric=studies[0].row.metric if studies else "",
+        counts={state.value: counts[state.value] for state in State},
+        repeats=sum(trial.repeats is not None for study in studies for trial in study.trials),
+        winners=tuple(_winner(study, parameters) for study in studies if study.best is not None),
+        failures=_failures(studies),
+        agreement=agreement(studies),
+        not_reproducible=sum(event.kind == "not reproducible" for event in records.events),
+        ledger_hash=ledger_hash(records),
+    )
+
+
+def status(folder: Path) -> dict[str, Any]:
+    """What `mcutune status --json` prints (status.schema.json)."""
+    summary = summarise(folder)
+    keys = ("fold", "trial", "score", "scores", "configuration")
+    return {
+        "name": summary.run,
+        "state": summary.state,
+        "trials": summary.counts,
+        "best": [
+            {key: getattr(winner, key) for key in keys} | {"seeds": list(winner.seeds)} for winner in summary.winners
+        ],
+        "ledger_hash": summary.ledger_hash,
+    }
 
 
 def best_of(records: Records, run: Path) -> list[dict[str, Any]]:
-    """The entries of best.json: the winner of every fold that has one, with its checkpoints (folders inside the run)."""
+    """The entries of best.json: every fold's winner with its checkpoints (folders inside the run)."""
     found = []
-    for fold, study in records.studies.items():
+    for study in records.studies.values():
         best = study.best
         if best is None:
             continue
-        checkpoints = [
-            {
-                "seed": lane.seed,
-                "folder": str(checkpoint_folder(run, LaneId(fold, best.number, lane.seed)).relative_to(run)),
-                "sha256": lane.end.checkpoint,
-            }
-            for lane in best.lanes
-            if lane.end is not None
-        ]
-        scores = by_label(study, [floats(lane.top.scores) for lane in best.lanes if lane.top])
-        found.append(
-            {
-                "fold": fold,
-                "trial": best.number,
-                "score": best.score,
-                "scores": scores,
-                "configuration": study.configuration(best),
-                "checkpoints": checkpoints,
-            }
-        )
+        checkpoints = []
+        for lane in best.lanes:
+            folder = checkpoint_folder(run, LaneId(study.row.fold, best.number, lane.seed)).relative_to(run)
+            assert lane.end is not None
+            checkpoints.append({"seed": lane.seed, "folder": str(folder), "sha256": lane.end.checkpoint})
+        entry = {
+            "fold": study.row.fold,
+            "trial": best.number,
+            "score": best.score,
+            "scores": _scores(study, best),
+            "configuration": study.configuration(best),
+            "checkpoints": checkpoints,
+        }
+        found.append(entry)
     return found
+
+
+def _state(records: Records, manifest: Mapping[str, Any], held: bool) -> str:
+    """running, finished, or stopped: the same command would continue."""
+    if held:
+        return "running"
+    studies = list(records.studies.values())
+    over = bool(studies) and not any(study.running for study in studies)
+    ended = bool(records.events) and records.events[-1].kind == FINISHED
+    complete = all(len(study.trials) >= manifest["trials"] for study in studies)
+    return "finished" if over and (ended or complete) else "stopped"
+
+
+def _winner(study: StudyRecord, parameters: Sequence[Parameter]) -> Winner:
+    best = study.best
+    assert best is not None and best.score is not None
+    configuration = study.configuration(best)
+    seeds = lane_scores(best)
+    vectors = [floats(lane.top.scores) for lane in best.lanes if lane.top]
+    spread = {
+        label: statistics.stdev(vector[i] for vector in vectors)
+        for i, label in enumerate(study.combinations)
+        if len(vectors) > 1
+    }
+    return Winner(
+        fold=study.row.fold,
+        trial=best.number,
+        score=best.score,
+        seeds=seeds,
+        deviation=statistics.stdev(seeds) if len(seeds) > 1 else None,
+        scores=_scores(study, best),
+        spread=spread,
+        settings=best.settings,
+        configuration=configuration,
+        boundaries=tuple(boundaries(parameters, configuration)) if best.number else (),
+        default=against_default(study),
+    )
+
+
+def lane_scores(trial: TrialRecord) -> tuple[float, ...]:
+    """The objective of every seed of a finished trial, by seed."""
+    return tuple(lane.end.score for lane in trial.lanes if lane.end is not None and lane.end.score is not None)
+
+
+def _scores(study: StudyRecord, trial: TrialRecord) -> dict[str, float]:
+    return by_label(study, [floats(lane.top.scores) for lane in trial.lanes if lane.top])
+
+
+def boundaries(parameters: Sequence[Parameter], configuration: Mapping[str, Any]) -> list[Boundary]:
+    """The searched settings that lie on an end of their range."""
+    found = []
+    for parameter in parameters:
+        value = configuration[parameter.name]
+        if parameter.contains(value) and (end := parameter.boundary(value)) is not None:
+            found.append(Boundary(parameter.name, parameter.role, end, value))
+    return found
+
+
+def against_default(study: StudyRecord) -> Comparison | None:
+    """The winner against trial 0; None where trial 0 has no score."""
+    best, default = study.best, study.trials[0] if study.trials else None
+    if best is None or default is None or default.state is not State.FINISHED:
+        return None
+    if best is default:
+        return Comparison(0.0, len(best.lanes), None, None, None, "same")
+    return compare(lane_scores(best), lane_scores(default))
+
+
+def compare(ours: Sequence[float], theirs: Sequence[float]) -> Comparison:
+    """Two trials, paired over their seeds."""
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    mean, count = math.fsum(differences) / len(differences), len(differences)
+    if count < 2:
+        return Comparison(mean, count, None, None, None, "cannot tell")
+    from scipy.stats import t
+
+    deviation = statistics.stdev(differences)
+    half = float(t.ppf(0.975, count - 1)) * deviation / math.sqrt(count)
+    clear = count >= _FEWEST_SEEDS and mean - half > 0
+    return Comparison(mean, count, deviation, mean - half, mean + half, "better" if clear else "cannot tell")
+
+
+def agreement(studies: Sequence[StudyRecord]) -> float | None:
+    """Mean Spearman correlation of scores between folds, over the configurations that finished in both."""
+    tables = []
+    for study in studies:
+        finished = [trial for trial in study.trials if trial.state is State.FINISHED and trial.repeats is None]
+        tables.append({repr(sorted(trial.settings.items())): trial.score for trial in finished})
+    found = []
+    for one, other in itertools.combinations(tables, 2):
+        shared = sorted(one.keys() & other.keys())
+        columns = [[table[key] for key in shared] for table in (one, other)]
+        if len(shared) >= _FEWEST_SHARED and all(len(set(column)) > 1 for column in columns):
+            from scipy.stats import spearmanr
+
+            found.append(float(spearmanr(*columns).statistic))
+    return sum(found) / len(found) if found else None
+
+
+def _failures(studies: Sequence[StudyRecord]) -> tuple[tuple[str, int, str], ...]:
+    """(cause, how many trials, an example), the most frequent first."""
+    failed = [
+        trial for study in studies for trial in study.trials if trial.state is State.FAILED and trial.repeats is None
+    ]
+    causes = Counter(trial.failure.value if trial.failure else "unknown" for trial in failed)
+    examples: dict[str, str] = {}
+    for trial in failed:
+        cause = trial.failure.value if trial.failure else "unknown"
+        examples.setdefault(cause, f"trial {trial.number}: {trial.message}")
+    return tuple((cause, count, examples[cause]) for cause, count in causes.most_common())
+
+
+def sentences(summary: Summary) -> list[str]:
+    """The summary in words, a line each, most important first."""
+    found = []
+    for winner in summary.winners:
+        place = f"fold {winner.fold}: " if len(summary.winners) > 1 else ""
+        noise = (
+            f" ± {winner.deviation:.4f} over {len(winner.seeds)} seeds"
+            if winner.deviation is not None
+            else " (one seed)"
+        )
+        found.append(f"{place}trial {winner.trial} is the best, objective {winner.score:.4f}{noise} on validation.")
+        if winner.default is not None:
+            found.append(place + _against(winner.default))
+        found.extend(place + _beyond(boundary) for boundary in winner.boundaries)
+    if not summary.winners:
+        found.append("No trial finished: there is no best.")
+    for cause, count, example in summary.failures:
+        found.append(f"{count} failed ({cause}); for example {example}.")
+    if summary.agreement is not None:
+        found.append(f"Over configurations that folds share, their ranks correlate with {summary.agreement:.2f}.")
+    elif len(summary.winners) > 1:
+        found.append("The folds share too few configurations to compare their ranks.")
+    if summary.not_reproducible:
+        found.append(f"{summary.not_reproducible} lanes gave other numbers when trained again; the first were kept.")
+    return found
+
+
+def _against(comparison: Comparison) -> str:
+    if comparison.verdict == "same":
+        return "the paper's default (trial 0) was not beaten."
+    head = f"against the paper's default (trial 0): {comparison.difference:+.4f}"
+    if comparison.deviation is None:
+        return f"{head}, one seed each: cannot tell from noise."
+    interval = (
+        f"{head}, 95 % interval {comparison.low:+.4f} to {comparison.high:+.4f} over {comparison.seeds} paired seeds"
+    )
+    if comparison.verdict == "better":
+        return f"{interval}: more than noise between seeds, though flattered by having been chosen."
+    return f"{interval}: cannot tell from noise between seeds."
+
+
+def _beyond(boundary: Boundary) -> str:
+    value = f"{boundary.value:g}" if isinstance(boundary.value, float) else str(boundary.value)
+    where = f"{boundary.parameter} = {value} lies on the {boundary.end} end of its range"
+    if boundary.role == "scientific":
+        return f"{where}: the answer may lie beyond; widen it."
+    return f"{where}: it was not tuned freely, so comparisons may be unfair; widen it."
