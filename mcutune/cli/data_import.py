@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mcutune.data.assemble import Roles
     from mcutune.data.importers import Imported
 
+_MODES = ["train", "group", "none"]
 app = typer.Typer(help="Turn feature files into a dataset.", no_args_is_help=True)
 
 File = Annotated[Path, typer.Argument(help="The file.")]
@@ -48,40 +50,93 @@ Normalisation = Annotated[str, typer.Option(help="Default of searches on it: tra
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a dataset of that name.")]
 
 
+def _command(kind: str, text: str) -> Callable[..., None]:
+    """The command for one kind of file with named columns; all have the same options."""
+
+    def command(
+        file: File,
+        name: Name,
+        modality: Modality,
+        label: Label,
+        label_names: LabelNames = None,
+        id_: Id = None,
+        dialogue: Dialogue = None,
+        order: Order = None,
+        speaker: Speaker = None,
+        fold: Fold = None,
+        split: Split = None,
+        presence: Presence = None,
+        group: Group = None,
+        task: Task = None,
+        drop_unlabelled: DropUnlabelled = False,
+        absent_where_nonfinite: AbsentNonfinite = False,
+        normalisation: Normalisation = "train",
+        overwrite: Overwrite = False,
+        json: Json = False,
+    ) -> None:
+        from mcutune.data.importers import import_npz, import_parquet
+
+        roles = _roles(
+            modality, label, task, normalisation, label_names=label_names, id=id_, dialogue=dialogue, order=order,
+            speaker=speaker, fold=fold, split=split, presence=presence, group=group, drop_unlabelled=drop_unlabelled,
+            absent_where_nonfinite=absent_where_nonfinite,
+        )  # fmt: skip
+        work = {"npz": import_npz, "parquet": import_parquet}[kind]
+        _print_imported(work(file, name, roles, overwrite=overwrite), json)
+
+    command.__doc__ = f"{text}\n\nNothing is written where the audit finds an error; all errors are named at once."
+    return command
+
+
+app.command("npz")(
+    _command(
+        "npz", "Import a NumPy archive: an array of features [rows, dims] a modality, one value a row for the rest."
+    )
+)
+app.command("parquet")(
+    _command(
+        "parquet",
+        "Import a Parquet file: a modality is a column of lists, or several columns by pattern (audio=audio_*).",
+    )
+)
+
+
 @app.command()
-def npz(
-    file: File,
+def layout(
+    labels: Annotated[Path, typer.Argument(help="The label pickle of IEMOCAP, CMU-MOSI or CMU-MOSEI.")],
     name: Name,
-    modality: Modality,
-    label: Label,
-    label_names: LabelNames = None,
-    id_: Id = None,
-    dialogue: Dialogue = None,
-    order: Order = None,
-    speaker: Speaker = None,
-    fold: Fold = None,
-    split: Split = None,
-    presence: Presence = None,
-    group: Group = None,
-    task: Task = None,
+    modality: Annotated[
+        list[str],
+        typer.Option(help="NAME=FOLDER with a .npy, or a folder of them, an utterance. Once for each, in order."),
+    ],
     drop_unlabelled: DropUnlabelled = False,
     absent_where_nonfinite: AbsentNonfinite = False,
     normalisation: Normalisation = "train",
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Import a NumPy archive: one array of features [rows, dims] a modality, and one value a row for the rest.
+    """Import the folders that GCNet, MoMKE and MCULoRA use: features an utterance, and a label pickle.
 
-    Nothing is written where the audit finds an error; all errors are named at once.
+    The pickle is read once, in a child process with limits, by a reader that can run nothing.
     """
-    from mcutune.data.importers import import_npz
+    from mcutune.data.importers import import_layout
 
-    roles = _roles(
-        modality, label, task, normalisation, label_names=label_names, id=id_, dialogue=dialogue, order=order,
-        speaker=speaker, fold=fold, split=split, presence=presence, group=group, drop_unlabelled=drop_unlabelled,
+    folders = _modalities(modality)
+    bare = [one for one in modality if "=" not in one]
+    if bare:
+        raise BadInput(
+            f"--modality {bare[0]!r} names no folder", hint="NAME=FOLDER, for example audio=features/wav2vec"
+        )
+    imported = import_layout(
+        labels,
+        {one: Path(folder) for one, folder in folders.items()},
+        name,
+        overwrite=overwrite,
+        normalisation=_one_of(normalisation, "--normalisation", _MODES),
+        drop_unlabelled=drop_unlabelled,
         absent_where_nonfinite=absent_where_nonfinite,
-    )  # fmt: skip
-    _print_imported(import_npz(file, name, roles, overwrite=overwrite), json)
+    )
+    _print_imported(imported, json)
 
 
 def _roles(modality: list[str], label: str, task: str | None, normalisation: str, **keys: Any) -> Roles:
@@ -89,7 +144,7 @@ def _roles(modality: list[str], label: str, task: str | None, normalisation: str
     from mcutune.domain.task import Task as Kind
 
     kind = Kind(_one_of(task, "--task", [one.value for one in Kind])) if task is not None else None
-    mode: Any = _one_of(normalisation, "--normalisation", ["train", "group", "none"])
+    mode: Any = _one_of(normalisation, "--normalisation", _MODES)
     return Roles(modalities=_modalities(modality), label=label, task=kind, normalisation=mode, **keys)
 
 

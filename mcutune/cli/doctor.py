@@ -33,9 +33,15 @@ def doctor(
     names: Annotated[
         list[str] | None, typer.Argument(help="Runs to verify; all of this home if none is named.")
     ] = None,
+    repair: Annotated[
+        str | None, typer.Option(help="Go back to the last good commit of this run's damaged ledger.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Check the versions of dependencies, the home's permissions and room, the datasets, and the ledgers of runs."""
+    if repair is not None:
+        _repair(repair)
+        return
     findings = [finding for check in (_python, _versions, _devices, _home, _secrets, _tables) for finding in check()]
     findings += _runs(names)
     if json:
@@ -72,12 +78,12 @@ def _versions() -> Iterator[Finding]:
 
 
 def _devices() -> Iterator[Finding]:
-    import torch
+    from mcutune.training.hardware import gpus
 
-    for number in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(number)
-        yield Finding("good", f"gpu {number}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
-    if not torch.cuda.is_available():
+    found = gpus()
+    for number, gpu in enumerate(found):
+        yield Finding("good", f"gpu {number}", f"{gpu.name}, {gpu.memory / 2**30:.0f} GiB")
+    if not found:
         yield Finding("note", "gpu", "none; packs run on CPUs")
 
 
@@ -121,7 +127,43 @@ def _tables() -> Iterator[Finding]:
 
 
 def _runs(names: list[str] | None) -> Iterator[Finding]:
-    raise NotImplementedError
+    """Every ledger, read from its first row: the chain of hashes, and its head."""
+    from mcutune.cli.runs import run_folder, run_names
+    from mcutune.errors import UserError
+    from mcutune.search.ledger import read_ledger
+
+    for name in names or run_names():
+        folder = run_folder(name)
+        try:
+            records, last = read_ledger(folder)
+        except UserError as error:
+            remedy = "`mcutune doctor --repair` goes back to the last good row" if error.exit_code == 4 else ""
+            yield Finding("bad", f"run {name}", f"{error.message}; {remedy}".rstrip("; "), error.exit_code)
+        else:
+            trials = sum(len(study.trials) for study in records.studies.values())
+            yield Finding("good", f"run {name}", f"{trials:,} trials in {last.number:,} commits, chain whole")
+
+
+def _repair(name: str) -> None:
+    from mcutune.cli.runs import run_folder
+    from mcutune.errors import UserError
+    from mcutune.search.ledger import read_ledger
+    from mcutune.search.lock import RunLock
+    from mcutune.search.rewind import rewind
+
+    folder = run_folder(name)
+    lock = RunLock(folder)
+    try:
+        read_ledger(folder)
+        print(f"{name} is sound; nothing was changed")
+    except UserError as error:
+        if error.exit_code != 4:
+            raise
+        kept, acknowledged = rewind(folder)
+        print(f"{name}: kept {kept:,} of {acknowledged:,} commits; the damaged files stay beside the new ones.")
+        print("The same search command repeats the rest.")
+    finally:
+        lock.release()
 
 
 def _print(findings: list[Finding]) -> None:

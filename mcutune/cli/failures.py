@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mcutune.cli.text import inert
@@ -38,7 +38,18 @@ def guarded(work: Callable[[], int], *, debug: bool, crash_folder: Callable[[], 
         known = foreseen(error)
         if known is not None:
             return _told(known, debug)
-        return _unforeseen(error, debug, crash_folder)
+        folder = getattr(error, "crash_folder", None)
+        return _unforeseen(error, debug, crash_folder if folder is None else lambda: folder)
+
+
+@contextlib.contextmanager
+def crashes_go_to(folder: Path) -> Iterator[None]:
+    """What goes wrong inside unforeseen is written into this folder instead of the home's."""
+    try:
+        yield
+    except Exception as error:
+        error.crash_folder = folder  # type: ignore[attr-defined]
+        raise
 
 
 def foreseen(error: BaseException) -> UserError | None:

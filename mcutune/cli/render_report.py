@@ -46,9 +46,11 @@ def _facts(report: dict[str, Any]) -> Text:
     data, opened = report["data"], report["openings"]["count"]
     winners = next(model["winners"] for model in report["models"] if model["role"] == "subject")
     seeds = max(len(winner["checkpoints"]) for winner in winners)
+    confidence = report["provenance"]["statistics"]["confidence"]
     return plain(
-        f"{data['measured']:,} of {data['rows']:,} rows measured, {count(data['groups'], data['group'])}; "
-        f"{count(len(winners), 'fold')}, {count(seeds, 'seed')}; test labels opened {count(opened, 'time')}",
+        f"{data['measured']:,} of {data['rows']:,} rows measured, {count(data['groups'], data['group'])}, "
+        f"{count(len(winners), 'fold')}, {count(seeds, 'seed')}. Ranges: {confidence:.0%}, "
+        f"{report['measurements'][0]['interval']}. Test labels opened {count(opened, 'time')}.",
         "dim",
     )
 

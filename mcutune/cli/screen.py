@@ -47,8 +47,8 @@ def heat(share: float) -> str:
     place = min(max(share, 0.0), 1.0) * (len(_SCALE) - 1)
     lower = min(int(place), len(_SCALE) - 2)
     mix = [round(a + (b - a) * (place - lower)) for a, b in zip(_SCALE[lower], _SCALE[lower + 1], strict=True)]
-    ink = "black" if 0.299 * mix[0] + 0.587 * mix[1] + 0.114 * mix[2] > 125 else "white"
-    return f"{ink} on rgb({mix[0]},{mix[1]},{mix[2]})"
+    ink = "0,0,0" if 0.299 * mix[0] + 0.587 * mix[1] + 0.114 * mix[2] > 115 else "255,255,255"
+    return f"rgb({ink}) on rgb({mix[0]},{mix[1]},{mix[2]})"
 
 
 def shares(values: Sequence[float], *, higher_is_better: bool = True) -> list[float]:

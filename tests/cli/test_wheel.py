@@ -1,4 +1,4 @@
-"""What a wheel holds: the package, its data, and the YAML folders of the repository, found from there as from a checkout."""
+"""What a wheel holds: the package, its data, and the YAML folders of the repository, found there as in a checkout."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def test_an_installed_wheel_finds_them_without_a_checkout(unpacked: Path, tmp_pa
         f"import sys; sys.path.insert(0, {str(unpacked)!r})\n"
         "import mcutune, mcutune.shipped as s\n"
         f"assert mcutune.__file__.startswith({str(unpacked)!r})\n"
-        "print(s.shipped_names('search_spaces'), s.find_shipped('search_spaces/quick.yaml', 'search_spaces', 'space'))\n"
+        "print(s.shipped_names('search_spaces'))\n"
+        "print(s.find_shipped('search_spaces/quick.yaml', 'search_spaces', 'space'))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,80 @@
+"""The `mcutune` command: one file a command beside this one. Heavy imports stand inside command bodies only."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mcutune import __version__
+from mcutune.cli import data, doctor, report, robustness, search, status, stop, study
+from mcutune.cli.failures import guarded
+
+app = typer.Typer(
+    name="mcutune",
+    help="Search the hyperparameters of multimodal models on a Ray cluster, and certify the best when sensors fail.",
+    epilog="Everything is kept under MCUTUNE_HOME (else the working folder). Exit codes: 0 done, 1 no usable result, "
+    "2 bad input, 3 busy, 4 damaged, 5 resources, 6 stopped and resumable, 7 check failed, 8 inconclusive.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+app.command("search")(search.search)
+app.command("status")(status.status)
+app.command("stop")(stop.stop)
+app.command("robustness")(robustness.robustness)
+app.command("report")(report.report)
+app.add_typer(data.app, name="data")
+app.add_typer(study.app, name="study")
+app.command("doctor")(doctor.doctor)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"mcutune {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; may stand anywhere in the command.")] = False,
+) -> None:
+    """The options that stand before a command."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character gets its escape
+            stream.reconfigure(errors="backslashreplace")
+    debug, arguments = "--debug" in arguments, [part for part in arguments if part != "--debug"]
+    return guarded(lambda: _invoke(arguments), debug=debug, crash_folder=_crash_folder)
+
+
+def _invoke(arguments: list[str]) -> int:
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("mcutune", arguments) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    return 0
+
+
+def _crash_folder() -> Path:
+    from mcutune.files import home
+
+    return home() / "logs"
+
+
+def main() -> None:
+    """The entry point of the `mcutune` script."""
+    sys.exit(run(sys.argv[1:]))

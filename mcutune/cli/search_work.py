@@ -1,0 +1,154 @@
+"""A search at work in front of a person: the place is opened, packs run, the live view follows, the result is told."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mcutune.cli.failures import crashes_go_to
+from mcutune.cli.options import print_json
+from mcutune.cli.progress import TrialRow, View
+from mcutune.cli.render import SearchView, waiting
+from mcutune.cli.screen import console, plain
+from mcutune.cli.searching import (
+    Asked,
+    Shape,
+    finished,
+    memory_of_a_pack,
+    opened,
+    packs_for,
+    prepared,
+    started,
+    with_one_pack,
+)
+from mcutune.errors import NoResult
+from mcutune.files import home
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mcutune.cluster.metrics import Snapshot
+    from mcutune.cluster.place import Place
+    from mcutune.search.progress import Progress, TrialView
+    from mcutune.search.run_folder import Plan
+
+
+def run(asked: Asked, shape: Shape, *, json: bool, plain_lines: bool) -> None:
+    """Search to the end, or find that it has ended, and tell the result. Raises what search and cluster raise."""
+    from mcutune.search.summary import status, summarise
+
+    plan = prepared(asked, shape)
+    out = console(file=sys.stderr if json else None)
+    with crashes_go_to(plan.folder / "logs"):
+        if finished(plan):
+            out.print(plain(f"{plan.name} has finished already; this is its result"))
+        else:
+            _work(plan, shape, out, plain_lines)
+        summary = summarise(plan.folder)
+        if json:
+            print_json(status(plan.folder))
+        else:
+            from mcutune.cli.render_summary import summary_view
+
+            out.print(summary_view(summary))
+        if not summary.winners:
+            raise NoResult(
+                f"no trial of {plan.name} finished", hint=f"the causes are above and in {plan.folder / 'logs'}"
+            )
+        out.print(plain(f"next: mcutune robustness --ckpt {plan.name}", "dim"))
+
+
+def _work(plan: Plan, shape: Shape, out: Console, plain_lines: bool) -> None:
+    from mcutune.search.coordinator import Coordinator
+    from mcutune.search.runner import Job, run_in_process, run_search
+
+    if plan.space.question:
+        out.print(plain(plan.space.question, "italic"))
+    with opened(shape, lambda: waiting("starting Ray", out)) as (place, capacity):
+        packs, lanes = packs_for(plan, shape, capacity)
+        packs = with_one_pack(packs) if place.kind == "process" else packs
+        out.print(plain(started(plan, packs, lanes, place)), soft_wrap=True)
+        job = Job(
+            run=plan.name,
+            make=partial(Coordinator, plan),
+            home=home(),
+            capacity=lanes,
+            logs=plan.folder / "logs",
+            memory=memory_of_a_pack(packs, place),
+        )
+        with SearchView(plain_lines=plain_lines, out=out) as view:
+            watch = Watch(view, plan, place, lanes * packs.packs)
+            if place.kind == "process":
+                device = "cuda:0" if packs.request.gpus else "cpu"
+                run_in_process(job, threads=plan.threads, device=device, watch=watch)
+            else:
+                run_search(job, place, packs, watch=watch, snapshot=snapshot)
+
+
+class Watch:
+    """Makes a View of each progress; remembers ended trials, of which a progress has only the latest."""
+
+    def __init__(self, view: SearchView, plan: Plan, place: Place, places: int) -> None:
+        self._view = view
+        self._plan = plan
+        self._place = place
+        self._places = places
+        self._default = plan.space.default.model_dump(mode="json")
+        self._ended: dict[tuple[str, int], TrialRow] = {}
+        self._history: list[tuple[float, int]] = []
+
+    def __call__(self, progress: Progress) -> None:
+        rows = [self._row(trial) for trial in progress.trials]
+        self._ended |= {(row.fold, row.number): row for row in rows if row.state != "running"}
+        counts: dict[str, int] = {}
+        for fold in progress.folds:
+            for state, number in fold.counts.items():
+                counts[state] = counts.get(state, 0) + number
+        budget = self._plan.space.budget
+        self._view(
+            View(
+                run=progress.run,
+                wanted=sum(fold.planned for fold in progress.folds) if budget is None else None,
+                share=progress.share,
+                counts=counts,
+                best=[self._row(fold.best) for fold in progress.folds if fold.best is not None],
+                trials=[*self._ended.values(), *(row for row in rows if row.state == "running")],
+                keys=self._keys(),
+                baseline={fold: row.score for (fold, number), row in self._ended.items() if number == 0 and row.score},
+                packs=progress.packs,
+                lanes=progress.lanes,
+                places=self._places if progress.packs else 0,
+                epochs_per_second=self._speed(progress),
+                dashboard=self._place.dashboard,
+                note=progress.paused or ("stopping" if progress.stopped else ""),
+            )
+        )
+
+    def _row(self, trial: TrialView) -> TrialRow:
+        settings = {**self._default, **trial.settings}
+        return TrialRow(trial.fold, trial.number, trial.state, trial.epoch, trial.epochs, trial.score, settings)
+
+    def _keys(self) -> list[str]:
+        space = self._plan.space
+        listed = sorted({key for values in space.explicit for key in values})
+        return [parameter.name for parameter in space.parameters] or listed
+
+    def _speed(self, progress: Progress) -> float | None:
+        """Lane epochs a second over the last ten seconds of searching."""
+        self._history = [(at, n) for at, n in self._history if progress.elapsed - at <= 10.0]
+        self._history.append((progress.elapsed, progress.epochs))
+        first, epochs = self._history[0]
+        passed = progress.elapsed - first
+        return (progress.epochs - epochs) / passed if passed > 1.0 else None
+
+
+def snapshot(progress: Any) -> Snapshot:
+    """What Prometheus sees of a progress."""
+    from mcutune.cluster.metrics import FoldSnapshot, Snapshot
+
+    folds = {
+        fold.fold: FoldSnapshot(fold.counts, fold.best.score if fold.best else None, fold.scores, fold.probabilities)
+        for fold in progress.folds
+    }
+    return Snapshot(folds, progress.epochs, progress.lanes, progress.packs)
