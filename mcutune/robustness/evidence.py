@@ -5,16 +5,18 @@ Parquet with page checksums, read back only where the SHA-256 of the file and th
 EVIDENCE/
   manifest.json                          facts that are not computed, and the SHA-256 of every file
   rows-TABLE.parquet                     id, fold, group, label, has.MODALITY: the measured rows
-  predictions-K-TABLE.parquet            id, fold, seed, scenario, combination, logit_0 … of model K
-  predictions-K-TABLE-PROTOCOL.parquet   id, fold, seed, scenario, mask, logit_0 …: models that attend over dialogues
+  predictions-K-TABLE.parquet            id, fold, seed, scenario, combination, logit_0 …: model K, per combination
+  predictions-K-TABLE-PROTOCOL.parquet   id, fold, seed, scenario, mask, logit_0 …: model K, where it attends over
+                                         dialogues, so that a row's own combination does not decide its prediction
   presence-PROTOCOL-TABLE.parquet        id, scenario, mask, MODALITY …: the masks
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -29,13 +31,14 @@ from mcutune.errors import BadInput, Damaged
 from mcutune.files import canonical_json, read_json, sha256, sha256_file, sync_folder, write_json
 
 Array = npt.NDArray[Any]
+Coded = tuple[Array, Sequence[str]]  # a text column: codes, and the names that they stand for
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
 
 
 class ParquetFile:
-    """A Parquet file being written, one row group a call; text columns are dictionaries."""
+    """A Parquet file being written, one row group a call."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -48,30 +51,28 @@ class ParquetFile:
         if self._writer is not None:
             self._writer.close()
 
-    def append(self, columns: dict[str, Array]) -> None:
-        """Add rows. Text columns are given as arrays of str, all others as numbers."""
+    def append(self, columns: Mapping[str, Array | Coded]) -> None:
+        """Add rows: numbers, or text as codes and names."""
         table = pa.table({name: _to_arrow(values) for name, values in columns.items()})
         if self._writer is None:
-            text = [name for name in table.column_names if pa.types.is_string(table.schema.field(name).type)]
-            self._writer = pq.ParquetWriter(
-                self._path, table.schema, use_dictionary=text, write_page_checksum=True, compression="zstd"
-            )
+            self._writer = pq.ParquetWriter(self._path, table.schema, write_page_checksum=True, compression="zstd")
         self._writer.write_table(table)
 
 
-def _to_arrow(values: Array) -> pa.Array:
-    return pa.array(values.tolist(), pa.string()) if values.dtype.kind in "UO" else pa.array(values)
+def _to_arrow(values: Array | Coded) -> pa.Array:
+    if isinstance(values, tuple):
+        return pa.DictionaryArray.from_arrays(pa.array(values[0].astype(np.int32)), pa.array(values[1], pa.string()))
+    return pa.array(values)
 
 
 def read_columns(path: Path, digest: str) -> pa.Table:
-    """The columns of a file, text as dictionaries. Raises Damaged unless the file and every page are as written."""
+    """The columns of a file. Raises Damaged unless the file and every page are as written."""
     if path.is_symlink() or not path.is_file():
         raise Damaged(f"{path} is missing or not a regular file", hint="run robustness again")
     if sha256_file(path) != digest:
         raise Damaged(f"{path} is not what was written: its SHA-256 differs", hint="run robustness again")
     try:
-        text = [field.name for field in pq.read_schema(path) if pa.types.is_string(field.type)]
-        table = pq.read_table(path, page_checksum_verification=True, read_dictionary=text, memory_map=True)
+        table = pq.read_table(path, page_checksum_verification=True, memory_map=True)
     except (OSError, pa.ArrowException) as error:
         raise Damaged(f"{path} cannot be read: {str(error)[:200]}", hint="run robustness again") from None
     if any(column.null_count for column in table.columns):
@@ -81,9 +82,8 @@ def read_columns(path: Path, digest: str) -> pa.Table:
 
 def codes(table: pa.Table, column: str) -> tuple[Array, list[str]]:
     """A text column as codes [n] and the names that they stand for."""
-    values = table[column].combine_chunks()
-    values = values.chunk(0) if isinstance(values, pa.ChunkedArray) else values
-    return values.indices.to_numpy(zero_copy_only=False).astype(np.int64), values.dictionary.to_pylist()
+    values = table[column].chunk(0)
+    return values.indices.to_numpy().astype(np.int64), values.dictionary.to_pylist()
 
 
 def positions(table: pa.Table, column: str, names: dict[str, int], path: str) -> Array:
@@ -117,7 +117,11 @@ def writing(folder: Path) -> Iterator[Path]:
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Seal a folder: the facts, the hash of every other file, and the manifest's own hash."""
-    files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+    files = {}
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        files[path.name] = sha256_file(path)
     manifest = {"schema": SCHEMA, "facts": facts, "files": files}
     sealed = {**manifest, "hash": sha256(canonical_json(manifest))}
     write_json(folder / MANIFEST, sealed)

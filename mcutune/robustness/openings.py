@@ -1,4 +1,4 @@
-"""How often the labels of test rows were opened for a run: one line of JSON an opening, written before they are read."""
+"""How often the labels of test rows were opened for a run: a line of JSON each, written before they are read."""
 
 from __future__ import annotations
 

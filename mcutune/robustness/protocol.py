@@ -5,12 +5,12 @@ A protocol expands into a frozen tuple of cells before anything runs; what is th
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import math
 from pydantic import BaseModel, ConfigDict, Field
 
 from mcutune.domain.combination import Modalities, combinations
@@ -174,6 +174,7 @@ def plan(protocol: Protocol, source: TableFacts, target: TableFacts | None = Non
     an unknown combination, too many combinations.
     """
     metrics = _metrics(protocol, source.task)
+    places: list[tuple[str | None, str]]
     if isinstance(protocol, Fixed):
         dataset, split = source.name, "test"
         places = [(label, "fixed") for label in _fixed_labels(protocol, source.modalities)]
@@ -242,7 +243,7 @@ def common_modalities(source: TableFacts, target: TableFacts) -> tuple[str, ...]
 
 
 def complete(planned: Iterable[Cell], measured: Mapping[Cell, float] | Iterable[tuple[Cell, float]]) -> None:
-    """Check that exactly the planned cells were measured, each once and finite. Raises CheckFailed naming what is not."""
+    """Check that exactly the planned cells were measured, each once and finite. Raises CheckFailed for what is not."""
     found = list(measured.items()) if isinstance(measured, Mapping) else list(measured)
     want, have = set(planned), Counter(cell for cell, _ in found)
     problems: list[tuple[str, list[Any]]] = [

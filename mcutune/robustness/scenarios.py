@@ -5,6 +5,7 @@ Axes: N rows of the table, M modalities. A mask is bool [N, M], 1 = present.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +31,9 @@ class Masks:
     used: float
     presence: Array
 
-    @property
-    def capped(self) -> bool:
-        return self.used < self.rate
+    def of_rows(self, rows: Array) -> Masks:
+        """The masks of some of the rows."""
+        return dataclasses.replace(self, presence=self.presence[:, rows])
 
 
 def random_masks(protocol: Random, modalities: int, strata: Array) -> tuple[Masks, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+from scipy import sparse, special, stats
 
 Array = npt.NDArray[Any]
 
@@ -24,6 +24,7 @@ NO_SPREAD = "none: no spread between groups"
 EXACT, MONTE_CARLO, MCNEMAR = "group permutation, exact", "group permutation", "McNemar, exact"
 _EXACT_UP_TO = 14  # groups: 8,192 patterns of signs
 _BLOCK = 1 << 22  # numbers worked on at once
+_SPARSE_BELOW = 0.1  # share of sums that are not zero
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Interval:
     low: Array
     high: Array
     error: Array
-    method: tuple[str, ...]
+    method: list[str]
     freedom: float
 
 
@@ -96,7 +97,7 @@ def intervals(
 
 def _interval(value: Array, low: Array, high: Array, error: Array, method: str, freedom: float) -> Interval:
     still = error <= 1e-12
-    methods = tuple(NO_SPREAD if method != TOO_FEW and none else method for none in still)
+    methods = [NO_SPREAD if method != TOO_FEW and none else method for none in still]
     return Interval(value, np.where(still, np.nan, low), np.where(still, np.nan, high), error, methods, freedom)
 
 
@@ -151,13 +152,22 @@ def _bootstrap_bounds(
 
 def bootstrap(sums: Array, statistics: Sequence[Statistic], resamples: int, seed: int) -> list[Array]:
     """Each statistic of each resample of groups, [resamples, Q]: multinomial weights [B, G] @ sums [G, S·C·A]."""
-    flat = sums.reshape(len(sums), -1)
+    weighted = _weighting(sums)
     drawn: list[list[Array]] = [[] for _ in statistics]
-    for weights in _weights(len(sums), flat.shape[1], resamples, seed):
-        totals = (weights @ flat).reshape(-1, *sums.shape[1:])
+    for weights in _weights(len(sums), sums[0].size, resamples, seed):
+        totals = weighted(weights)
         for values, statistic in zip(drawn, statistics, strict=True):
             values.append(statistic.function(totals))
     return [np.concatenate(values) for values in drawn]
+
+
+def _weighting(sums: Array) -> Callable[[Array], Array]:
+    """Weights [B, G] to weighted totals [B, ...] of sums [G, ...]; sparse where groups are small and classes many."""
+    flat = sums.reshape(len(sums), -1)
+    if np.count_nonzero(flat) > _SPARSE_BELOW * flat.size:
+        return lambda weights: (weights @ flat).reshape(-1, *sums.shape[1:])
+    turned = sparse.csr_array(flat.T)
+    return lambda weights: np.ascontiguousarray((turned @ weights.T).T).reshape(-1, *sums.shape[1:])
 
 
 def _weights(groups: int, width: int, resamples: int, seed: int) -> Iterator[Array]:
@@ -188,14 +198,14 @@ def permutation_test(
     and p counts the observed pattern.
     """
     half, middle = (a - b) / 2, (a + b).sum(axis=0) / 2
-    flat = half.reshape(len(half), -1)
+    weighted = _weighting(half)
     observed = np.abs(statistic.function(a.sum(axis=0)) - statistic.function(b.sum(axis=0)))
     least = observed - 1e-9 * np.maximum(observed, 1e-3)  # equal but for rounding counts as equal
     extreme, count = np.zeros(observed.shape), 0
     exact = len(half) <= _EXACT_UP_TO
-    patterns = _every_sign(len(half)) if exact else _drawn_signs(len(half), flat.shape[1], permutations, seed)
+    patterns = _every_sign(len(half)) if exact else _drawn_signs(len(half), half[0].size, permutations, seed)
     for signs in patterns:
-        moved = (signs @ flat).reshape(-1, *half.shape[1:])
+        moved = weighted(signs)
         apart = np.abs(statistic.function(middle + moved) - statistic.function(middle - moved))
         extreme += (apart >= least).sum(axis=0)
         count += len(signs)

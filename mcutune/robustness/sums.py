@@ -33,15 +33,15 @@ def unit_sums(
     """Sums of each unit (a group, or a fold), float64 [units, S, C, A].
 
     `predicted` [S, C, N]: class indices, or values. `truth` [N]. `unit` [N]: codes below `units`. `valid`: bool
-    [C, N], which rows count in a cell; all where None.
+    [S, C, N], which rows count; all where None.
     """
     replicates, cells, _ = predicted.shape
     width = components(task, classes)
     sums = np.empty((units, replicates, cells, width))
     shift = 0.0 if task is Task.CLASSIFICATION else float(np.mean(truth, dtype=np.float64))
     for c in range(cells):
-        kept = slice(None) if valid is None else valid[c]
         for s in range(replicates):
+            kept = slice(None) if valid is None else valid[s, c]
             if task is Task.CLASSIFICATION:
                 where = (unit[kept] * classes + truth[kept]) * classes + predicted[s, c, kept]
                 sums[:, s, c] = np.bincount(where, minlength=units * width).reshape(units, width)

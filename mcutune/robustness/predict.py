@@ -1,0 +1,182 @@
+"""Predictions of every winner, written to files; the one file here that touches torch, through the predictor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mcutune.data.splits import Split
+from mcutune.data.table import Table
+from mcutune.domain.combination import membership
+from mcutune.domain.task import Task
+from mcutune.errors import BadInput, Damaged
+from mcutune.model.predictor import load_predictor
+from mcutune.robustness.batches import Array, Batch, Mode, Model, batch_of, foreign_batch, own_combinations
+from mcutune.robustness.checks import Probe, probe
+from mcutune.robustness.evidence import ParquetFile
+from mcutune.robustness.scenarios import Masks
+from mcutune.robustness.selection import Seed, Selection, Winner
+from mcutune.robustness.stored import AS_TRAINED, predictions_file
+
+Load = Callable[[Path], Model]
+Step = Callable[[str], None]
+
+
+@dataclass
+class Facts:
+    """What the checkpoints say besides predictions, gathered while they are loaded.
+
+    `epochs`: best epoch by (fold, seed). `attends`: whether rows depend on the presence of other rows.
+    """
+
+    epochs: dict[tuple[str, int], int | None] = field(default_factory=dict)
+    dpft: list[dict[str, Any]] = field(default_factory=list)
+    probes: list[Probe] = field(default_factory=list)
+    normalisation: set[str] = field(default_factory=set)
+    attends: bool = False
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that predictions depend on."""
+    return {"torch": torch.__version__}
+
+
+def predict_source(
+    folder: Path, number: int, selection: Selection, table: Table, splits: dict[str, Split], needed: Array,
+    masks: dict[str, tuple[Masks, ...]], step: Step, load: Load = load_predictor,
+) -> Facts:  # fmt: skip
+    """Predict each fold's test rows by its winner, with all its seeds.
+
+    `needed`: canonical indices of the combinations to keep. `masks`: of each random protocol, over all rows of the
+    table; predicted row by row only where the model attends over dialogues. Raises BadInput or Damaged where a
+    checkpoint does not belong to this table and fold.
+    """
+    facts, name = Facts(), table.manifest.name
+    with ExitStack() as stack:
+        file = stack.enter_context(ParquetFile(folder / predictions_file(number, name)))
+        masked = {key: stack.enter_context(ParquetFile(folder / predictions_file(number, name, key))) for key in masks}
+        for winner in selection.winners:
+            split = splits[winner.fold]
+            batch = batch_of(table, split.test, table.labelled[split.test])
+            for seed in winner.seeds:
+                step(f"{selection.name}, fold {winner.fold}, seed {seed.seed}")
+                model = _loaded(load, seed, winner, selection, facts)
+                _belongs(model, seed, table, split)
+                _write(file, batch, model, needed, (winner.fold, seed.seed, AS_TRAINED), None)
+                if seed is winner.seeds[0]:
+                    facts.probes.append(probe(model, batch, f"{selection.name}, fold {winner.fold}"))
+                for key, scenarios in masks.items() if model.attends else ():
+                    for scenario in scenarios:
+                        _write_masked(masked[key], batch, model, scenario, split.test, winner.fold, seed.seed)
+    return facts
+
+
+def predict_target(
+    folder: Path, number: int, selection: Selection, target: Table, common: Sequence[str], measured: Array,
+    scenarios: dict[str, Mode | None], step: Step, load: Load = load_predictor,
+) -> None:  # fmt: skip
+    """Predict the measured rows of another table by every winner and seed, under the combinations of `common`.
+
+    `measured`: bool [N]. `scenarios`: name to normalisation mode (None: as trained).
+    """
+    with ParquetFile(folder / predictions_file(number, target.manifest.name)) as file:
+        for winner in selection.winners:
+            for seed in winner.seeds:
+                step(f"{selection.name}, fold {winner.fold}, seed {seed.seed} on {target.manifest.name}")
+                model = _loaded(load, seed, winner, selection, Facts())
+                batch = foreign_batch(target, model, common, measured)
+                outside = [m for m, name in enumerate(model.modalities.names) if name not in common]
+                needed = np.flatnonzero(~membership(len(model.modalities))[:, outside].any(axis=1))
+                for scenario, mode in scenarios.items():
+                    _write(file, batch, model, needed, (winner.fold, seed.seed, scenario), mode)
+
+
+def _loaded(load: Load, seed: Seed, winner: Winner, selection: Selection, facts: Facts) -> Model:
+    """The model of a seed, its facts noted."""
+    model = load(seed.folder)
+    info = model.info
+    facts.attends |= model.attends
+    facts.normalisation.add(str(info["normalisation"]["mode"]))
+    epoch = info.get("best_epoch")
+    facts.epochs[winner.fold, seed.seed] = epoch if isinstance(epoch, int) else None
+    dpft = info.get("dpft")
+    if isinstance(dpft, dict) and dpft.get("probabilities"):
+        facts.dpft.append(
+            {
+                "model": selection.name,
+                "fold": winner.fold,
+                "seed": seed.seed,
+                "combinations": list(model.modalities.labels),
+                **{key: np.round(np.asarray(dpft[key], float), 6).tolist() for key in ("probabilities", "divergences")},
+            }
+        )
+    return model
+
+
+def _belongs(model: Model, seed: Seed, table: Table, split: Split) -> None:
+    """Raises BadInput where the table is another one than the model was trained on, Damaged where the split is."""
+    manifest, data = table.manifest, model.info["data"]
+    dims = dict(zip(model.modalities.names, model.dims, strict=True))
+    names = tuple(manifest.label_names or ()) if model.task is Task.CLASSIFICATION else ()
+    same = model.task is manifest.task and tuple(model.label_names) == names
+    if data["table_hash"] != manifest.hash or dims != manifest.modalities or not same:
+        raise BadInput(
+            f"{seed.folder} was trained on another table {data['table']} than the one here",
+            hint="import the same data again, or search anew",
+        )
+    if data["fold"] != split.fold or data["split_hash"] != split.hash:
+        raise Damaged(f"{seed.folder} was trained on other rows than fold {split.fold} has now")
+
+
+def _write(
+    file: ParquetFile, batch: Batch, model: Model, needed: Array, of: tuple[str, int, str], mode: Mode | None
+) -> None:  # fmt: skip
+    """Append the measured rows under every needed combination; a row that has nothing of one is left out of it."""
+    measured = np.flatnonzero(batch.measured)
+    every = batch.every(model, mode)[:, measured]
+    logits, valid = own_combinations(every, batch.presence[measured], membership(len(model.modalities))[needed])
+    labels = [model.modalities.labels[index] for index in needed]
+    which, row = np.nonzero(valid)
+    fold, seed, scenario = of
+    file.append(
+        {
+            "id": (row, batch.ids[measured].tolist()),
+            **_constants(len(row), fold, seed, scenario),
+            "combination": (which, labels),
+            **_logits(logits[which, row]),
+        }
+    )
+
+
+def _write_masked(
+    file: ParquetFile, batch: Batch, model: Model, masks: Masks, rows: Array, fold: str, seed: int
+) -> None:  # fmt: skip
+    """Append the measured rows under every mask of a scenario, each row and its dialogue as masked."""
+    for number, mask in enumerate(masks.presence[:, rows]):
+        kept = np.flatnonzero(batch.measured & (mask & batch.presence).any(axis=1))
+        logits = batch.under(model, mask)[kept]
+        file.append(
+            {
+                "id": (np.arange(len(kept)), batch.ids[kept].tolist()),
+                **_constants(len(kept), fold, seed, masks.scenario),
+                "mask": np.full(len(kept), number, dtype=np.int16),
+                **_logits(logits),
+            }
+        )
+
+
+def _constants(rows: int, fold: str, seed: int, scenario: str) -> dict[str, Any]:
+    zero = np.zeros(rows, dtype=np.int64)
+    return {"fold": (zero, [fold]), "seed": np.full(rows, seed, dtype=np.int32), "scenario": (zero, [scenario])}
+
+
+def _logits(values: Array) -> dict[str, npt.NDArray[np.float32]]:
+    """Columns logit_0 … of logits [n, K]."""
+    return {f"logit_{k}": np.ascontiguousarray(values[:, k], dtype=np.float32) for k in range(values.shape[1])}

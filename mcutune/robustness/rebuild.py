@@ -1,0 +1,321 @@
+"""report.json from stored files alone: the same files give the same report, byte for byte, without model or table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from mcutune.domain.combination import Modalities, combination_index
+from mcutune.domain.task import Task
+from mcutune.robustness.blocks import (
+    Block,
+    Dataset,
+    Replicates,
+    cross_block,
+    fixed_block,
+    random_block,
+    random_lookup,
+    random_stored,
+    source_predictions,
+)
+from mcutune.robustness.cautions import warnings
+from mcutune.robustness.checks import Check
+from mcutune.robustness.evidence import Array, read_manifest
+from mcutune.robustness.measure import Entry, comparisons, curves, measured, metrics_of, transfers
+from mcutune.robustness.protocol import (
+    KINDS,
+    Cell,
+    CrossDataset,
+    Fixed,
+    Protocol,
+    Random,
+    TableFacts,
+    common_modalities,
+    complete,
+    highest_rate,
+    normalisation_scenario,
+    plan,
+    rate_scenario,
+)
+from mcutune.robustness.published import matching
+from mcutune.robustness.scenarios import Pattern, fingerprint
+from mcutune.robustness.statistics import Resampling
+from mcutune.robustness.stored import Predicted, Store, asked_of, predictions_file
+from mcutune.robustness.summary import sentences
+
+SCHEMA = 1
+_EXAMPLES = 5  # names of excluded rows
+
+
+@dataclass
+class _Parts:
+    """The lists of a report, filled protocol by protocol."""
+
+    protocols: list[Entry] = field(default_factory=list)
+    measurements: list[Entry] = field(default_factory=list)
+    summaries: list[Entry] = field(default_factory=list)
+    comparisons: list[Entry] = field(default_factory=list)
+    degradation: list[Entry] = field(default_factory=list)
+    cross_dataset: list[Entry] = field(default_factory=list)
+    excluded: dict[str, list[Entry]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    logits: int = 0
+    broken: list[str] = field(default_factory=list)
+    still: list[str] = field(default_factory=list)
+
+
+def rebuild(folder: Path) -> Entry:
+    """The report of an evidence folder.
+
+    Raises BadInput where there is none, Damaged where a file is not what was written, CheckFailed where a measurement
+    is missing, undeclared, doubled or not finite.
+    """
+    manifest = read_manifest(folder)
+    return _Rebuilding(Store(folder, manifest), folder.name).report()
+
+
+class _Rebuilding:
+    """One pass from stored files to a report."""
+
+    def __init__(self, store: Store, folder: str) -> None:
+        self.store, self.folder, self.facts = store, folder, store.facts
+        self.how = Resampling(**self.facts["resampling"])
+        self.models: list[Entry] = self.facts["models"]
+        self.protocols: list[Protocol] = [KINDS[one["kind"]].model_validate(one) for one in self.facts["protocols"]]
+        self.source = _table_facts(self.facts["data"])
+        self.target = _table_facts(self.facts["targets"][0]) if self.facts["targets"] else None
+        self.parts = _Parts()
+        self._predictions: dict[int, tuple[Predicted, Replicates]] = {}
+
+    @cached_property
+    def data(self) -> Dataset:
+        return self._dataset(self.facts["data"], "test", self.source.modalities)
+
+    @cached_property
+    def target_data(self) -> Dataset:
+        assert self.target is not None
+        common = Modalities(common_modalities(self.source, self.target))
+        return self._dataset(self.facts["targets"][0], "all", common)
+
+    def _dataset(self, facts: Entry, split: str, names: Modalities) -> Dataset:
+        rows = self.store.rows(facts["table"], names)
+        classes = len(self.facts["label_names"])
+        return Dataset(facts["table"], split, self.source.task, classes or 1, names, rows)
+
+    def report(self) -> Entry:
+        for protocol in self.protocols:
+            self._protocol(protocol, plan(protocol, self.source, self.target))
+        parts, facts = self.parts, self.facts
+        report: Entry = {
+            "schema": SCHEMA,
+            "title": facts["title"],
+            "provenance": {
+                **{key: facts[key] for key in ("run", "selection", "created")},
+                "evidence": {"folder": self.folder, "files": self.store.files},
+                "statistics": facts["resampling"],
+                "versions": facts["versions"],
+            },
+            "models": self.models,
+            "data": self._described(facts["data"], self.data),
+            "targets": [self._described(one, self.target_data) for one in facts["targets"]],
+            "protocols": parts.protocols,
+            "measurements": parts.measurements,
+            "summaries": parts.summaries,
+            "comparisons": parts.comparisons,
+            "degradation": parts.degradation,
+            "cross_dataset": parts.cross_dataset,
+            "checks": [*facts["checks"], *(check.to_json() for check in self._checks())],
+            "openings": facts["openings"],
+        }
+        report["summary"] = sentences(report)
+        report["warnings"] = warnings(report, facts["warnings"] + parts.notes)
+        report |= {"search": facts["search"], "dpft": facts["dpft"], "published": self._published()}
+        return report
+
+    def _protocol(self, protocol: Protocol, cells: tuple[Cell, ...]) -> None:
+        data = self.target_data if isinstance(protocol, CrossDataset) else self.data
+        patterns = self._patterns(protocol, data, cells)
+        blocks = [self._block(protocol, number, cells, patterns) for number in range(len(self.models))]
+        metrics = metrics_of(blocks[0], cells)
+        found = []
+        for block in blocks:
+            values, summaries = measured(block, metrics, self.how)
+            complete(cells, [(_cell(one), one["value"]) for one in values])
+            found.append(values)
+            self.parts.measurements += values
+            self.parts.summaries += summaries
+            if isinstance(protocol, Random):
+                capped = {pattern.scenario for pattern in patterns if pattern.capped}
+                self.parts.degradation += curves(block, values, metrics, capped)
+            if isinstance(protocol, CrossDataset):
+                within = self._within(block.model)
+                self.parts.cross_dataset += transfers(block, values, self.source.name, within)
+        for reference in blocks[1:]:
+            self.parts.comparisons += comparisons(blocks[0], reference, metrics, self.how)
+        self.parts.protocols.append(self._about(protocol, data, patterns, len(cells)))
+        self.parts.excluded.setdefault(data.name, []).extend(_excluded(protocol, patterns, data.rows.ids))
+
+    def _within(self, model: str) -> dict[tuple[str, str], float]:
+        """The subject's values on its own test rows under a fixed protocol measured before."""
+        fixed = {protocol.id for protocol in self.protocols if isinstance(protocol, Fixed)}
+        mine = [one for one in self.parts.measurements if one["protocol"] in fixed and one["model"] == model]
+        return {(str(one["combination"]), one["metric"]): one["value"] for one in mine}
+
+    def _about(self, protocol: Protocol, data: Dataset, patterns: list[Pattern], cells: int) -> Entry:
+        hashed = self.facts["targets"][0] if isinstance(protocol, CrossDataset) else self.facts["data"]
+        notes = list(protocol.notes)
+        notes += [f"{p.scenario} is above (M − 1)/M = {_cap(data):.4f}, which was used." for p in patterns if p.capped]
+        return {
+            **{key: getattr(protocol, key) for key in ("id", "version", "kind", "title", "hash", "citation")},
+            "notes": notes,
+            "cells": cells,
+            "fingerprint": fingerprint(protocol, data.name, hashed["hash"], data.names, patterns),
+        }
+
+    def _patterns(self, protocol: Protocol, data: Dataset, cells: Sequence[Cell]) -> list[Pattern]:
+        """What every scenario left of the measured rows."""
+        presence = data.rows.presence
+        if isinstance(protocol, Random):
+            masks = self._masks(protocol)
+            cap = highest_rate(len(data.names))
+            named = zip(protocol.rates, masks, strict=True)
+            return [Pattern(rate_scenario(rate), rate, rate > cap, mask & presence) for rate, mask in named]
+        if isinstance(protocol, Fixed):
+            asked = asked_of(data.names, list(dict.fromkeys(str(cell.combination) for cell in cells)))
+            return [Pattern("fixed", None, False, presence[None] & asked[:, None])]
+        asked = asked_of(data.names, data.names.labels)
+        modes = [normalisation_scenario(mode) for mode in protocol.normalisation]
+        return [Pattern(mode, None, False, presence[None] & asked[:, None]) for mode in modes]
+
+    def _masks(self, protocol: Random) -> Array:
+        scenarios = [rate_scenario(rate) for rate in protocol.rates]
+        data = self.data
+        return self.store.masks(protocol.id, data.name, scenarios, protocol.masks, data.rows, data.names)
+
+    def _block(self, protocol: Protocol, number: int, cells: Sequence[Cell], patterns: list[Pattern]) -> Block:
+        model, seeds = self.models[number]["name"], _seeds(self.models[number])
+        if isinstance(protocol, CrossDataset):
+            file = predictions_file(number, self.target_data.name)
+            block, found = cross_block(protocol, self.store, file, model, self.target_data, seeds)
+            self._inspect(found, model, self.target_data, [f"{label}, {mode}" for label, mode in block.places])
+            return block
+        found, replicates = self._source_predictions(number)
+        stored = self.facts["combinations"]
+        if isinstance(protocol, Fixed):
+            planned = list(dict.fromkeys(str(cell.combination) for cell in cells))
+            return fixed_block(protocol, model, self.data, (found, replicates), stored, planned)
+        masks = self._masks(protocol)
+        if self.facts["attends"][number]:
+            file = predictions_file(number, self.data.name, protocol.id)
+            scenarios = [pattern.scenario for pattern in patterns]
+            own = random_stored(self.store, file, self.data, seeds, scenarios, masks)
+            self._inspect(own, model, self.data, scenarios)
+            values, valid = own.values, own.valid
+        else:
+            values, valid = random_lookup(found, masks, stored, self.data.names)
+        return random_block(protocol, model, self.data, replicates, values, valid, patterns)
+
+    def _source_predictions(self, number: int) -> tuple[Predicted, Replicates]:
+        if number not in self._predictions:
+            file, model = predictions_file(number, self.data.name), self.models[number]
+            stored = self.facts["combinations"]
+            found = source_predictions(self.store, file, self.data, _seeds(model), stored)
+            self._inspect(found[0], model["name"], self.data, stored)
+            self._note_one_class(found[0], model["name"], stored)
+            self._predictions[number] = found
+        return self._predictions[number]
+
+    def _inspect(self, found: Predicted, model: str, data: Dataset, cells: Sequence[str]) -> None:
+        """Keep for the checks: how many logits were finite, and what did not depend on its input."""
+        parts = self.parts
+        parts.logits += found.logits
+        if not found.finite:
+            parts.broken.append(f"{model} on {data.name}")
+        folds = [f", fold {name}" if name else "" for name in data.rows.folds]
+        parts.still += [f"{model}{folds[f]}, {cells[c]}" for _, c, f in found.still]
+
+    def _note_one_class(self, found: Predicted, model: str, cells: Sequence[str]) -> None:
+        """A cell in which one class is named for every row measures the share of that class, not the model."""
+        if self.data.task is not Task.CLASSIFICATION:
+            return
+        for c, label in enumerate(cells):
+            for s in range(len(found.values)):
+                named = np.unique(found.values[s, c, found.valid[s, c]])
+                if len(named) == 1:
+                    self.parts.notes.append(f"{model} names only class {named[0]} where {label} is left (seed {s}).")
+
+    def _checks(self) -> list[Check]:
+        parts = self.parts
+        finite = f"{parts.logits:,} logits" if not parts.broken else f"not finite: {', '.join(parts.broken)}"
+        moving = "every model, fold, seed and combination depends on its input"
+        if parts.still:
+            moving = f"the same for every row: {'; '.join(parts.still[:_EXAMPLES])}"
+        return [
+            Check("predictions are finite", not parts.broken, finite),
+            Check("predictions are not constant", not parts.still, moving),
+        ]
+
+    def _described(self, facts: Entry, data: Dataset) -> Entry:
+        rows = data.rows
+        classes = []
+        if data.task is Task.CLASSIFICATION:
+            counts = np.bincount(rows.truth, minlength=data.classes)
+            names = self.facts["label_names"]
+            classes = [{"name": name, "rows": int(n)} for name, n in zip(names, counts, strict=True)]
+        return {
+            **{key: facts[key] for key in ("table", "hash", "task", "rows")},
+            "measured": len(rows),
+            "groups": len(np.unique(rows.group)),
+            "group": facts["group"],
+            "classes": classes,
+            **{key: facts[key] for key in ("modalities", "normalisation", "unlabelled")},
+            "incomplete": int((~rows.presence.all(axis=1)).sum()),
+            "excluded": self.parts.excluded.get(data.name, []),
+            **{key: facts[key] for key in ("test_features_normalise", "labels")},
+        }
+
+    def _published(self) -> list[Entry]:
+        kinds = {protocol.id: protocol.kind for protocol in self.protocols}
+        parts = self.parts
+        have = {(kinds[m["protocol"]], m["metric"], m["combination"] or m["scenario"]) for m in parts.measurements}
+        have |= {(kinds[one["protocol"]], one["metric"], one["name"]) for one in parts.summaries}
+        return matching(self.source.name, len(self.facts["label_names"]), have)
+
+
+def _table_facts(facts: Entry) -> TableFacts:
+    return TableFacts(facts["table"], {one["name"]: one["dim"] for one in facts["modalities"]}, Task(facts["task"]))
+
+
+def _seeds(model: Entry) -> dict[str, tuple[int, ...]]:
+    return {one["fold"]: tuple(c["seed"] for c in one["checkpoints"]) for one in model["winners"]}
+
+
+def _cap(data: Dataset) -> float:
+    return highest_rate(len(data.names))
+
+
+def _cell(one: Entry) -> Cell:
+    return Cell(*(one[key] for key in ("protocol", "dataset", "split", "combination", "scenario", "metric")))
+
+
+def _excluded(protocol: Protocol, patterns: Sequence[Pattern], ids: Sequence[str]) -> list[Entry]:
+    """Rows that a scenario leaves with nothing, because they lack modalities by themselves."""
+    found = []
+    for pattern in patterns:
+        lost = np.flatnonzero((combination_index(pattern.presence) < 0).any(axis=0))
+        if len(lost):
+            found.append(
+                {
+                    "protocol": protocol.id,
+                    "scenario": pattern.scenario,
+                    "rows": len(lost),
+                    "reason": "nothing is left of what the row has"
+                    + ("" if isinstance(protocol, Random) else " in some combination"),
+                    "examples": [ids[row] for row in lost[:_EXAMPLES]],
+                }
+            )
+    return found

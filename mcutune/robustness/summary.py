@@ -1,0 +1,142 @@
+"""The three sentences of a report, made from its numbers: how it fares, where it breaks, what not to use it for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcutune.domain.task import METRICS
+
+Entry = dict[str, Any]
+
+_TITLES = {"wa": "WA", "ua": "UA", "f1": "F1", "acc2": "ACC2", "f1_nonzero": "F1", "mae": "MAE", "pearson": "r"}
+_LARGE_LOSS = 0.10  # of a fraction: a combination that loses more than this is named
+_NAMED = 4  # combinations
+
+
+def sentences(report: Entry) -> list[str]:
+    """How it fares, where it breaks, what not to use it for."""
+    model = report["models"][0]["name"]
+    mine = [one for one in report["measurements"] if one["model"] == model]
+    metric = _chosen(mine)
+    mine = [one for one in mine if one["metric"] == metric]
+    return [_fares(report, mine, model), _breaks(report, mine), _avoid(report, mine)]
+
+
+def _chosen(measured: list[Entry]) -> str:
+    names = [one["metric"] for one in measured]
+    return next((name for name in ("ua", "mae") if name in names), names[0])
+
+
+def value_text(one: Entry) -> str:
+    """`UA 0.761 [0.728, 0.790]`, the bounds where there are any."""
+    bounds = "" if one["low"] is None else f" [{one['low']:.3f}, {one['high']:.3f}]"
+    return f"{_TITLES[one['metric']]} {one['value']:.3f}{bounds}"
+
+
+def _of(measured: list[Entry], report: Entry, kind: str) -> list[Entry]:
+    ids = {protocol["id"] for protocol in report["protocols"] if protocol["kind"] == kind}
+    return [one for one in measured if one["protocol"] in ids]
+
+
+def complete_label(report: Entry) -> str:
+    return "+".join(modality["name"] for modality in report["data"]["modalities"])
+
+
+def _fares(report: Entry, mine: list[Entry], model: str) -> str:
+    data = report["data"]
+    fixed = {one["combination"]: one for one in _of(mine, report, "fixed")}
+    full = fixed.get(complete_label(report)) or next(iter(_of(mine, report, "random")), None)
+    if full is None:
+        best = _best(_of(mine, report, "cross_dataset"))
+        return f"On {best['dataset']}, another corpus, {model} reaches {value_text(best)} with {best['combination']}."
+    groups = f"{full['groups']:,} {data['group']}s" if full["groups"] != 1 else f"1 {data['group']}"
+    text = f"With every modality present {model} reaches {value_text(full)} on {full['n']:,} test rows of {groups}"
+    mean = next((s for s in report["summaries"] if s["name"] == "mean_all" and _same(s, full)), None)
+    if mean:
+        text += f", and {value_text(mean)} on average over the {mean['over']} combinations"
+    return f"{text}{_against(report, full)}."
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    return all(one[key] == other[key] for key in ("protocol", "dataset", "metric", "model"))
+
+
+def _against(report: Entry, full: Entry) -> str:
+    """How the subject compares with the reference with everything present."""
+    keys = ("protocol", "combination", "scenario", "metric")
+    found = next((one for one in report["comparisons"] if all(one[k] == full[k] for k in keys)), None)
+    if found is None:
+        return ""
+    gap = METRICS[found["metric"]].signed(found["difference"])
+    shown = f"{abs(gap):.3f} {'better' if gap >= 0 else 'worse'} than {found['reference']}"
+    if found["p_holm"] < 0.05:
+        return f". Complete, it is {shown} (adjusted p = {found['p_holm']:.3f})"
+    least = f"; {found['detectable']:.3f} would have been seen" if found["detectable"] else ""
+    return f". Complete, it is {shown}: no more than chance (adjusted p = {found['p_holm']:.2f}{least})"
+
+
+def _signed(one: Entry) -> float:
+    return METRICS[one["metric"]].signed(one["value"])
+
+
+def _best(measured: list[Entry]) -> Entry:
+    return max(measured, key=_signed)
+
+
+def _breaks(report: Entry, mine: list[Entry]) -> str:
+    fixed, rates = _of(mine, report, "fixed"), _of(mine, report, "random")
+    if len(fixed) > 1:
+        worst, top = (
+            min(fixed, key=_signed),
+            next((one for one in fixed if one["combination"] == complete_label(report)), _best(fixed)),
+        )
+        lost = abs(top["value"] - worst["value"])
+        text = f"It is weakest with {_only(worst['combination'])}: {value_text(worst)}, {lost:.3f} "
+        text += f"{'below' if METRICS[worst['metric']].higher_is_better else 'above'} {top['combination']}"
+        return text + (f"; {_chance(report, worst)}." if _chance(report, worst) else ".")
+    if len(rates) > 1:
+        first, last = rates[0], rates[-1]
+        return f"From {first['scenario']} to {last['scenario']} it goes from {value_text(first)} to {value_text(last)}."
+    return "Where it breaks was not measured: no combination but one."
+
+
+def _only(label: str | None) -> str:
+    return f"only {label}" if label and "+" not in label else str(label)
+
+
+def _chance(report: Entry, one: Entry) -> str:
+    """Whether a value is not shown to be above chance: UA 1 / K; '' otherwise."""
+    classes = len(report["data"]["classes"])
+    low = one["low"] if one["low"] is not None else one["value"]
+    if one["metric"] == "ua" and classes and low <= 1 / classes:
+        return f"not shown to be better than chance ({1 / classes:.3f})"
+    return ""
+
+
+def _avoid(report: Entry, mine: list[Entry]) -> str:
+    fixed = {one["combination"]: one for one in _of(mine, report, "fixed")}
+    full = fixed.get(complete_label(report))
+    parts = []
+    if full and full["metric"] != "mae":
+        weak = sorted((one for one in fixed.values() if full["value"] - one["value"] > _LARGE_LOSS), key=_signed)
+        names = [_only(one["combination"]) for one in weak[:_NAMED]]
+        if names:
+            more = f" and {len(weak) - _NAMED} more" if len(weak) > _NAMED else ""
+            parts.append(f"where no more is left than {', '.join(names)}{more} (over {_LARGE_LOSS:.2f} lost)")
+    cross = report["cross_dataset"]
+    mine_cross = [one for one in cross if one["metric"] == mine[0]["metric"] and one["model"] == mine[0]["model"]]
+    if mine_cross:
+        best = max(mine_cross, key=lambda one: METRICS[one["metric"]].signed(one["value"]))
+        within = f" from {best['within']:.3f} at home" if best["within"] is not None else ""
+        parts.append(
+            f"on another corpus without training on it: on {best['target']} the best is {value_text(best)}"
+            f" ({best['combination']}, {best['normalisation']} normalisation){within}"
+        )
+    if parts:
+        return f"Do not rely on it {', nor '.join(parts)}."
+    beyond = "" if cross else f" Nothing was measured on another corpus than {report['data']['table']}."
+    return (
+        f"No combination loses more than {_LARGE_LOSS:.2f}.{beyond}"
+        if fixed
+        else f"Only what is listed was measured.{beyond}"
+    )
