@@ -1,0 +1,433 @@
+"""The coordinator among faults: late, lost and lying packs, full disks, changed inputs, other processes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mcutune.domain.trial import Failure, LaneEpoch, LaneFailure, LaneId, LaneOrder, LaneResult, State, Verdict
+from mcutune.errors import BadInput, Busy, Damaged, Problems
+from mcutune.files import read_json
+from mcutune.search import coordinator as coordinator_module
+from mcutune.search.coordinator import Coordinator
+from mcutune.search.ledger import NoSpace, read_ledger
+from mcutune.search.run_folder import BEST, request_stop
+from tests.search.simulate import SPACE, FakePack, Play, data_of, epoch_of, plan_of
+
+ONE_SHAPE = SPACE.replace("  encoder_width: {role: nuisance, values: [64, 128]}\n", "").replace(
+    "rungs: {first: 1, eta: 2}", "rungs: none"
+)
+
+
+class Clock:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Coordinator]]:
+    """Makes coordinators of one run, closed at the end."""
+    monkeypatch.setenv("MCUTUNE_HOME", str(tmp_path / "home"))
+    made: list[Coordinator] = []
+
+    def coordinator(text: str = ONE_SHAPE, clock: Any = None, **given: Any) -> Coordinator:
+        plan = plan_of(tmp_path / "run", text, **given)
+        found = Coordinator(plan, clock=clock or Clock(), lease=60.0)
+        made.append(found)
+        return found
+
+    yield coordinator
+    for found in made:
+        found.close()
+
+
+def orders_of(client: Coordinator, pack: str = "a", free: int = 2) -> tuple[LaneOrder, ...]:
+    """Join and take lanes."""
+    assert client.join(pack, free, "node", "cpu") is not None
+    return client.advance(pack, [], [], [], free).start
+
+
+def said(order: LaneOrder, epoch: int) -> LaneEpoch:
+    found = epoch_of(order, epoch)
+    assert isinstance(found, LaneEpoch)
+    return found
+
+
+def result(order: LaneOrder, best: int, weights: bytes = b"w") -> LaneResult:
+    return LaneResult(order.lane, order.attempt, best, {"model.safetensors": weights, "checkpoint.json": b"{}"})
+
+
+def events(client: Coordinator) -> list[str]:
+    return [event.kind for event in client._records.events]
+
+
+def lane_of(client: Coordinator, order: LaneOrder) -> Any:
+    return client._records.studies[order.lane.fold].trials[order.lane.trial].lanes[order.lane.seed]
+
+
+def test_what_a_pack_is_told_at_the_start(make: Any) -> None:
+    start = make(ONE_SHAPE, objective="worst").join("a", 2, "node", "cpu")
+    assert (start.fold, start.max_rank, start.metric, start.objective) == ("1", 16, "ua", "worst")
+    assert start.modalities == ("audio", "text") and start.combinations == (0, 1, 2)
+
+
+def test_the_lowest_trial_comes_first_and_the_lag_bounds_what_is_in_flight(make: Any) -> None:
+    lanes = [order.lane for order in orders_of(make(), free=99)]
+    assert lanes == [LaneId("1", trial, seed) for trial in range(4) for seed in range(2)]
+
+
+def test_a_result_is_durable_before_it_is_acknowledged(make: Any, tmp_path: Path) -> None:
+    client = make(ONE_SHAPE.replace("epochs: 5", "epochs: 1"))
+    one, two = orders_of(client)
+    verdicts = client.advance("a", [said(one, 1), said(two, 1)], [], [], 0).verdicts
+    assert set(verdicts.values()) == {Verdict.FINISH}
+    client.advance("a", [], [], [result(one, 1), result(two, 1)], 2)
+    records, _ = read_ledger(tmp_path / "run")
+    assert records.studies["1"].trials[0].state is State.FINISHED
+    assert (tmp_path / "run/checkpoints/1/0/1/model.safetensors").read_bytes() == b"w"
+
+
+def test_late_double_unknown_and_early_words_are_refused_and_noted_once(make: Any) -> None:
+    client = make()
+    one, _ = orders_of(client)
+    client.lost("a", "gone")
+    assert client.advance("a", [said(one, 1)], [], [], 2).done  # a pack that is not known any more
+    again = orders_of(client, "b", 1)[0]
+    assert again.lane == one.lane and again.attempt == 2
+    for _ in range(3):
+        late = client.advance("b", [said(one, 1)], [], [result(one, 1)], 0)
+        unknown = replace(said(one, 1), lane=LaneId("1", 99, 0))
+        elsewhere = replace(said(one, 1), lane=LaneId("nowhere", 0, 0))
+        negative = replace(said(one, 1), lane=LaneId("1", 0, -1))
+        assert client.advance("b", [unknown, elsewhere, negative], [], [], 0).verdicts[unknown.lane] is Verdict.END
+    assert late.verdicts[again.lane] is Verdict.CONTINUE and not lane_of(client, one).epochs
+    assert events(client).count("refused") == 3
+    client.advance("b", [said(again, 1)], [], [], 0)
+    client.advance("b", [said(again, 1)], [], [], 0)  # said twice: counted once
+    assert len(lane_of(client, again).epochs) == 1
+    client.advance("b", [], [], [result(again, 1)], 0)  # a result before the budget is used
+    assert lane_of(client, again).attempt == 3 and lane_of(client, again).failures == [Failure.LOST, Failure.CRASH]
+
+
+def test_an_epoch_left_out_is_a_crash(make: Any) -> None:
+    client = make()
+    one, _ = orders_of(client)
+    client.advance("a", [said(one, 2)], [], [], 0)
+    assert lane_of(client, one).failures == [Failure.CRASH]
+
+
+@pytest.mark.parametrize(
+    ("failure", "tries"), [(Failure.CRASH, 4), (Failure.OOM, 2), (Failure.NAN, 1), (Failure.METRIC, 1)]
+)
+def test_failures_are_tried_again_as_often_as_that_can_help(make: Any, failure: Failure, tries: int) -> None:
+    client = make()
+    (order,) = orders_of(client, free=1)
+    seeds = []
+    for attempt in range(1, tries + 1):
+        assert order.attempt == attempt and order.lane == LaneId("1", 0, 0)
+        seeds.append((order.lane.seed, order.configuration))
+        orders = client.advance("a", [], [LaneFailure(order.lane, attempt, 0, failure, "no")], [], 1)
+        order = orders.start[0]
+    trial = client._records.studies["1"].trials[0]
+    assert trial.state is State.FAILED and trial.failure is failure and order.lane.trial == 1
+    assert all(seed == seeds[0] for seed in seeds)  # a retry is the same lane: same seed, same configuration
+
+
+def test_a_trial_fails_with_its_first_failed_lane_and_its_checkpoints_go(make: Any, tmp_path: Path) -> None:
+    client = make(ONE_SHAPE.replace("epochs: 5", "epochs: 1"))
+    one, two = orders_of(client)
+    client.advance("a", [said(one, 1)], [], [], 0)
+    client.advance("a", [], [], [result(one, 1)], 0)
+    assert (tmp_path / "run/checkpoints/1/0/0").exists()
+    client.advance("a", [], [LaneFailure(two.lane, 1, 1, Failure.DIVERGED, "too far")], [], 0)
+    trial = client._records.studies["1"].trials[0]
+    assert trial.state is State.FAILED and "seed 1" in trial.message
+    assert not (tmp_path / "run/checkpoints/1/0").exists()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_ends_the_trial(make: Any, bad: float) -> None:
+    client = make()
+    one, two = orders_of(client)
+    client.advance("a", [replace(said(one, 1), scores=(0.5, bad, 0.5))], [], [], 0)
+    assert client._records.studies["1"].trials[0].failure is Failure.METRIC
+    third = client.advance("a", [], [], [], 1).start[0]
+    client.advance("a", [replace(said(third, 1), loss=bad)], [], [], 0)
+    assert client._records.studies["1"].trials[third.lane.trial].failure is Failure.NAN
+
+
+def test_too_few_scores_end_the_trial(make: Any) -> None:
+    client = make()
+    one, _ = orders_of(client)
+    client.advance("a", [replace(said(one, 1), scores=(0.5,))], [], [], 0)
+    assert "1 scores for 3 combinations" in client._records.studies["1"].trials[0].message
+
+
+def test_a_silent_pack_is_lost_and_its_late_words_are_refused(make: Any) -> None:
+    clock = Clock()
+    client = make(clock=clock)
+    one, two = orders_of(client)
+    clock.now += 59
+    orders_of(client, "b", 1)
+    clock.now += 2
+    client.advance("b", [], [], [], 0)
+    assert [lane_of(client, order).attempt for order in (one, two)] == [2, 2]
+    assert client.advance("a", [said(one, 1)], [], [], 0).verdicts == {one.lane: Verdict.END}
+
+
+def test_a_pack_with_slow_epochs_is_given_time(make: Any) -> None:
+    clock = Clock()
+    client = make(clock=clock)
+    one, _ = orders_of(client)
+    for _ in range(3):
+        clock.now += 50
+        client.advance("a", [], [], [], 0)
+    clock.now += 400
+    client.advance("b", [], [], [], 0)
+    orders_of(client, "b", 1)
+    assert lane_of(client, one).attempt == 1
+
+
+def test_repeated_epochs_must_be_equal_and_are_kept_once(make: Any) -> None:
+    client = make()
+    one, _ = orders_of(client)
+    client.advance("a", [said(one, 1)], [], [], 0)
+    client.lost("a", "gone")
+    again, _ = orders_of(client, "b")
+    client.advance("b", [said(again, 1)], [], [], 0)
+    assert "not reproducible" not in events(client)
+    client.advance("b", [said(again, 2)], [], [], 0)
+    client.lost("b", "gone")
+    third, _ = orders_of(client, "c")
+    client.advance("c", [said(third, 1)], [], [], 0)
+    other = replace(said(third, 2), scores=(0.1, 0.1, 0.1))
+    client.advance("c", [other], [], [], 0)
+    assert events(client).count("not reproducible") == 1
+    assert [row.epoch for row in lane_of(client, third).epochs] == [1, 2]
+    assert lane_of(client, third).epochs[1].value > 0.2  # the first is kept
+
+
+def test_a_second_search_of_the_name_is_busy_and_says_who(make: Any) -> None:
+    make()
+    with pytest.raises(Busy, match=f"process {os.getpid()} on .* since 20"):
+        make()
+
+
+def test_a_changed_space_is_refused_with_the_difference(make: Any) -> None:
+    make().close()
+    with pytest.raises(BadInput, match=r"rank.values: \[1, 2, 4, 8, 16\] -> \[1, 2, 4, 8\].*--fork"):
+        make(ONE_SHAPE.replace("8, 16]", "8]"))
+    with pytest.raises(BadInput, match="folds: 1 -> 1, 2"):
+        make(folds=("1", "2"))
+
+
+def test_more_trials_continue_a_finished_search(make: Any, tmp_path: Path) -> None:
+    Play(plan_of(tmp_path / "run", trials=6)).run()
+    digests = [t.digest for t in read_ledger(tmp_path / "run")[0].studies["1"].trials]
+    best = read_json(tmp_path / "run" / BEST)
+    Play(plan_of(tmp_path / "run", trials=12)).run()
+    after = [t.digest for t in read_ledger(tmp_path / "run")[0].studies["1"].trials]
+    assert len(after) == 12 and after[:6] == digests
+    assert read_json(tmp_path / "run" / BEST)["best"][0]["score"] >= best["best"][0]["score"]
+
+
+def test_other_data_or_versions_are_named_and_recorded(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    make().close()
+    other = SimpleNamespace(**{**vars(data_of("1")), "table_hash": "other"})
+    monkeypatch.setattr("tests.search.simulate.data_of", lambda fold: other)
+    monkeypatch.setattr(coordinator_module.agree.__globals__["platform"], "python_version", lambda: "9.9")
+    with pytest.raises(Problems) as caught:
+        make()
+    assert "data.table_hash: table -> other" in str(caught.value) and "versions.python" in str(caught.value)
+    client = make(accept_change=True)
+    assert events(client).count("accepted change") == 2
+    manifest = read_json(client.plan.folder / "manifest.json")
+    assert len(manifest["accepted"]) == 2 and manifest["versions"]["python"] == "9.9"
+    client.close()
+    make()  # accepted once, it is the new state of affairs
+
+
+def test_a_stop_is_obeyed_and_the_same_command_continues(make: Any, tmp_path: Path) -> None:
+    expected = Play(plan_of(tmp_path / "other" / "run", ONE_SHAPE)).run()
+    client = make()
+    one, _ = orders_of(client)
+    client.advance("a", [said(one, 1)], [], [], 0)
+    request_stop(client.plan.folder)
+    orders = client.advance("a", [said(one, 2)], [], [], 2)
+    assert orders.done and orders.verdicts[one.lane] is Verdict.END and not orders.start
+    assert client.join("b", 2, "node", "cpu") is None and client.progress().stopped
+    assert len(lane_of(client, one).epochs) == 2  # what was said is kept
+    client.close()
+    assert Play(plan_of(tmp_path / "run", ONE_SHAPE)).run() == expected
+
+
+def test_a_full_disk_pauses_and_nothing_is_lost(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = make(ONE_SHAPE.replace("epochs: 5", "epochs: 1"))
+    one, two = orders_of(client)
+    client.advance("a", [said(one, 1), said(two, 1)], [], [], 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(coordinator_module, "write_checkpoint", _no_room)
+        orders = client.advance("a", [], [], [result(one, 1), result(two, 1)], 2)
+        assert not orders.start and orders.wait > 0 and not orders.done
+        assert "No space" in client.progress().paused
+    with monkeypatch.context() as patch:
+        patch.setattr(client._ledger, "commit", _full)
+        orders = client.advance("a", [], [], [], 2)
+        assert not orders.start and "full" in client.progress().paused
+    orders = client.advance("a", [], [], [], 2)
+    assert orders.start and not client.progress().paused
+    assert client._records.studies["1"].trials[0].state is State.FINISHED
+
+
+def _no_room(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _full(*_: Any) -> None:
+    raise NoSpace("the disk is full")
+
+
+def test_after_an_io_error_nothing_more_is_written(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = make()
+    one, _ = orders_of(client)
+
+    def broken(*_: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mcutune.search.ledger.write_json", broken)
+        with pytest.raises(Damaged, match="Input/output"):
+            client.advance("a", [said(one, 1)], [], [], 0)
+    with pytest.raises(Damaged, match="Input/output"):
+        client.advance("a", [said(one, 2)], [], [], 0)
+
+
+def test_a_time_budget_ends_proposals_and_running_trials_end_well(make: Any) -> None:
+    clock = Clock()
+    client = make(ONE_SHAPE + "budget: 1h\n", clock=clock, trials=1000)
+    pack = FakePack("a", 4)
+    for _ in range(30):
+        pack.step(client)
+    clock.now += 3600
+    for _ in range(100):
+        pack.step(client)
+    counts = client._records.studies["1"].counts
+    assert client.done and counts["running"] == 0 and 4 < sum(counts.values()) < 100
+    client.close()
+    assert make(ONE_SHAPE + "budget: 1h\n", trials=1000).done  # time spent before counts
+
+
+def test_a_gpu_budget_counts_the_time_of_packs_on_gpus(make: Any) -> None:
+    clock = Clock()
+    client = make(ONE_SHAPE + "budget: 1gpu-h\n", clock=clock)
+    client.join("cpu", 2, "node", "cpu")
+    client.join("one", 2, "node", "cuda:0")
+    client.join("two", 2, "node", "cuda:1")
+    for _ in range(36):
+        clock.now += 50
+        for pack in ("cpu", "one", "two"):
+            client.advance(pack, [], [], [], 0)
+    assert client._meter.gpu == pytest.approx(3600) and not client._proposing
+
+
+def test_a_finite_space_is_exhausted_and_repeats_are_not_trained(make: Any, tmp_path: Path) -> None:
+    text = "parameters:\n  rank: {role: scientific, values: [2, 4]}\nfixed: {epochs: 2}\nlag: 2\nsampler: random\n"
+    expected = Play(plan_of(tmp_path / "one", text, trials=50), packs=2, seed=1, kill=0.1).run()
+    assert Play(plan_of(tmp_path / "two", text, trials=50)).run() == expected
+    study = read_ledger(tmp_path / "two")[0].studies["1"]
+    trained = [trial for trial in study.trials if trial.repeats is None]
+    assert [trial.settings.get("rank", 4) for trial in trained] == [4, 2]
+    assert len(study.trials) < 50
+    for trial in study.trials:
+        if trial.repeats is not None:
+            assert trial.score == study.trials[trial.repeats].score and not trial.lanes
+
+
+def test_listed_configurations_are_tried_in_order(make: Any, tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text(json.dumps([{"rank": 2}, {"rank": 4}, {"rank": 8, "beta": 1}]))
+    plan = plan_of(tmp_path / "run", "configurations: list.json\nfixed: {epochs: 2}\n")
+    Play(plan).run()
+    trials = read_ledger(plan.folder)[0].studies["1"].trials
+    assert [trial.settings for trial in trials] == [{}, {"rank": 2}, {"rank": 4}, {"beta": 1.0, "rank": 8}]
+    assert trials[2].repeats == 0  # the default's own rank
+
+
+def test_packs_spread_over_folds_and_shapes(make: Any) -> None:
+    client = make(SPACE, folds=("1", "2"))
+    starts = [client.join(name, 1, "node", "cpu") for name in "abcd"]
+    assert {start.fold for start in starts} == {"1", "2"}
+    assert len({(start.fold, start.shape) for start in starts}) == 4
+
+
+def test_an_encoder_is_trained_once_and_a_damaged_one_again(make: Any, tmp_path: Path) -> None:
+    client = make()
+    for pack in "ab":
+        client.join(pack, 1, "node", "cpu")
+    key = "ab" * 32
+    assert client.encoder(key, "a") == "train" and client.encoder(key, "b") == "wait"
+    client.lost("a", "gone")
+    assert client.encoder(key, "b") == "train"
+    client.put_encoder(key, {"encoder.safetensors": b"weights"})
+    assert client.encoder(key, "c") == {"encoder.safetensors": b"weights"}
+    path = tmp_path / "home" / "encoders" / key / "encoder.safetensors"
+    path.write_bytes(b"weightz")
+    assert client.encoder(key, "b") == "train"
+
+
+def test_training_an_encoder_is_not_silence(make: Any) -> None:
+    clock = Clock()
+    client = make(clock=clock)
+    one, _ = orders_of(client)
+    assert client.encoder("ab" * 32, "a") == "train"
+    clock.now += 1800
+    orders_of(client, "b", 1)
+    assert lane_of(client, one).attempt == 1
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", "a\n", "x" * 80])
+def test_names_that_are_no_folders_are_refused(tmp_path: Path, name: str) -> None:
+    plan = plan_of(tmp_path / "run")
+    with pytest.raises(BadInput):
+        Coordinator(replace(plan, folds=(name,)))
+
+
+def test_a_space_that_does_not_fit_the_data_is_refused(make: Any) -> None:
+    for text, words in (
+        ("combinations: [smell]\n", "not a modality"),
+        ("metric: mae\n", "does not fit"),
+        ("objective: {mix: {smell: 1}}\n", "not a modality"),
+        ("combinations: [audio]\nobjective: {mix: {text: 1}}\n", "not measured"),
+    ):
+        with pytest.raises(BadInput, match=words):
+            make(ONE_SHAPE + text)
+
+
+def test_declared_combinations_are_measured_in_canonical_order(make: Any) -> None:
+    start = make(ONE_SHAPE + "combinations: [text+audio, audio]\n").join("a", 1, "node", "cpu")
+    assert start.combinations == (0, 2)
+
+
+def test_progress_is_plain_and_pickles(make: Any) -> None:
+    import pickle
+
+    client = make(SPACE, trials=60)
+    pack = FakePack("a", 3)
+    while not client._records.studies["1"].best:
+        pack.step(client)
+    progress = client.progress()
+    assert pickle.loads(pickle.dumps(progress)) == progress
+    assert progress.lanes > 0 and progress.packs == 1 and 0 < progress.share < 1 and progress.epochs > 0
+    assert progress.folds[0].best is not None and set(progress.folds[0].scores) == {"audio", "text", "audio+text"}
