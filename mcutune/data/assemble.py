@@ -129,8 +129,11 @@ def assemble(source: Source, roles: Roles) -> Reading:
         with at("presence"):
             presence = _presence(raw["presence"], presence.shape)
     collector.refuse(source.path)
+    notes = labels.notes
+    if "dialogue" in raw and "order" not in raw:
+        notes += (Finding("note", "file_order", "no order given: rows of a dialogue are in file order"),)
     columns = _columns(roles, features, text, labels, order, presence)
-    return finish(columns, labels.notes, roles.absent_where_nonfinite, roles.drop_unlabelled)
+    return finish(columns, notes, roles.absent_where_nonfinite, roles.drop_unlabelled)
 
 
 def finish(

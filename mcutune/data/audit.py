@@ -87,6 +87,8 @@ def _parts(columns: Columns) -> Iterator[Finding]:
             yield Finding("error", "one_fold", f"the fold column has one value only: {listed(folds)}")
         if bare := [fold for fold in folds if not labelled[columns.fold == fold].any()]:
             yield Finding("error", "unlabelled_fold", f"folds without any labelled row: {listed(bare)}")
+    if columns.fold is not None and columns.split is not None:
+        yield Finding("note", "split_unused", "there is a fold column, so the split column is not used")
     if columns.split is not None:
         if unknown := sorted(set(columns.split.tolist()) - set(SPLITS)):
             message = f"the split column has {listed(unknown)}; valid: {', '.join(SPLITS)}"
@@ -136,6 +138,21 @@ def _labels(columns: Columns) -> Iterator[Finding]:
         yield Finding("error", "constant_label", "every label is the same")
 
 
+def _unseen_classes(columns: Columns) -> Iterator[Finding]:
+    """Classes that some test part has, and the rows to train on have not."""
+    if columns.task is not Task.CLASSIFICATION:
+        return
+    if columns.fold is not None:
+        tests = {f"outside fold {shown(fold)}": columns.fold == fold for fold in natural_order(columns.fold)}
+    else:
+        tests = {} if columns.split is None else {"outside test": columns.split == "test"}
+    every = range(len(columns.label_names))
+    for where, test in tests.items():
+        unseen = [shown(columns.label_names[k]) for k in every if not (columns.labels[~test] == k).any()]
+        if unseen:
+            yield Finding("note", "unseen_class", f"no labelled row {where} for: {listed(unseen)}")
+
+
 _CHECKS: tuple[Callable[[Columns], Iterator[Finding]], ...] = (
     _ids,
     _positions,
@@ -144,4 +161,5 @@ _CHECKS: tuple[Callable[[Columns], Iterator[Finding]], ...] = (
     _groups,
     _features,
     _labels,
+    _unseen_classes,
 )

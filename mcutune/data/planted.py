@@ -30,6 +30,7 @@ from mcutune.errors import BadInput, Problems
 from mcutune.files import checked_name
 
 FOLDS = 5
+_MOST = 8  # modalities: 255 combinations
 _THREE = ("audio", "text", "video")
 _DIMS = (24, 32, 20)
 _SEPARATION = 1.5  # of the class means at difficulty 1
@@ -43,7 +44,7 @@ class PlantedOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     rows: int = Field(ge=100, le=1_000_000)
-    modalities: tuple[str, ...] = Field(min_length=1, max_length=8)
+    modalities: tuple[str, ...] = Field(min_length=1, max_length=_MOST)
     dims: tuple[int, ...]
     classes: int = Field(ge=2, le=10)
     difficulty: float = Field(gt=0, le=100)
@@ -86,8 +87,10 @@ def options(
     seed: int = 0,
 ) -> PlantedOptions:
     """Checked options. Modalities are audio, text, video, or m1, m2, … unless there are three. Raises Problems."""
+    if not 1 <= modalities <= _MOST:
+        raise Problems("the options of planted data are not valid", problems=(f"modalities: from 1 to {_MOST}",))
     names = _THREE if modalities == len(_THREE) else tuple(f"m{number}" for number in range(1, modalities + 1))
-    strengths = informativeness or tuple(np.linspace(0.9, 0.45, max(modalities, 1)).round(3).tolist())
+    strengths = informativeness or tuple(np.linspace(0.9, 0.45, modalities).round(3).tolist())
     try:
         return PlantedOptions(
             rows=rows,

@@ -40,6 +40,7 @@ from mcutune.files import home as default_home
 
 MANIFEST = "manifest.json"
 _ROWS, _LABELS = "rows.arrow", "labels.arrow"
+_AGAIN = "remove the folder, and import or make the dataset again"
 
 
 def _features_file(modality: str) -> str:
@@ -167,8 +168,10 @@ class Table:
         if modality not in self.manifest.modalities:
             valid = did_you_mean(modality, self.manifest.modalities)
             raise BadInput(f"{shown(modality)!r} is not a modality of {self.manifest.name}", hint=valid)
-        column = _read(self, _features_file(modality))["features"].chunk(0)
-        return column.values.to_numpy(zero_copy_only=True).reshape(len(self), -1)
+        values = _read(self, _features_file(modality))["features"].chunk(0).values
+        if values.null_count:
+            raise Damaged(f"features of {modality} in {self.folder} have missing values", hint=_AGAIN)
+        return values.to_numpy(zero_copy_only=True).reshape(len(self), -1)
 
     def labels(self, rows: Array) -> Array:
         """Labels of the rows asked (numbers or a mask), int64 (−1: none) or float32 (NaN: none).
@@ -195,11 +198,11 @@ def _read(table: Table, file: str) -> pa.Table:
         content, batches = reader.read_all(), reader.num_record_batches
         content.validate(full=True)
     except (OSError, pa.ArrowException) as error:
-        raise Damaged(f"{path} cannot be read: {shown(error, 200)}", hint="import the data again") from None
+        raise Damaged(f"{path} cannot be read: {shown(error, 200)}", hint=_AGAIN) from None
     if not content.schema.equals(table.manifest.schema_of(file)) or len(content) != len(table) or batches != 1:
-        raise Damaged(f"{path} does not hold the columns that {MANIFEST} names", hint="import the data again")
+        raise Damaged(f"{path} does not hold the columns that {MANIFEST} names", hint=_AGAIN)
     if any(column.null_count for column in content.columns):
-        raise Damaged(f"{path} has missing values", hint="import the data again")
+        raise Damaged(f"{path} has missing values", hint=_AGAIN)
     return content
 
 
@@ -226,9 +229,9 @@ def read_manifest(folder: Path) -> TableManifest:
         manifest = TableManifest.model_validate(read_json(path))
     except ValidationError as error:
         where = listed(".".join(map(str, problem["loc"])) for problem in error.errors())
-        raise Damaged(f"{path} is not a table's manifest: {where}", hint="import the data again") from None
+        raise Damaged(f"{path} is not a table's manifest: {where}", hint=_AGAIN) from None
     if manifest.content_hash() != manifest.hash or set(manifest.files) != set(manifest.expected_files()):
-        raise Damaged(f"{path} was changed after it was written", hint="import the data again")
+        raise Damaged(f"{path} was changed after it was written", hint=_AGAIN)
     return manifest
 
 
@@ -245,9 +248,9 @@ def open_table(name_or_folder: str | Path, *, home: Path | None = None, verify: 
     for file, digest in table.manifest.files.items():
         path = folder / file
         if path.is_symlink() or not path.is_file():
-            raise Damaged(f"{path} is missing or not a regular file", hint="import the data again")
+            raise Damaged(f"{path} is missing or not a regular file", hint=_AGAIN)
         if verify and sha256_file(path) != digest:
-            raise Damaged(f"{path} is not what was written: its SHA-256 differs", hint="import the data again")
+            raise Damaged(f"{path} is not what was written: its SHA-256 differs", hint=_AGAIN)
     return table
 
 

@@ -69,7 +69,7 @@ def test_every_finding_is_reported_at_once() -> None:
         "duplicate_id", "fold_leak", "not_finite", "unlabelled_fold", "unknown_split", "unlabelled_split", "one_class",
     }  # fmt: skip
     notes = {finding.kind for finding in findings if finding.level == "note"}
-    assert notes == {"repeated_order", "all_zero", "absent", "nothing_present", "unlabelled"}
+    assert notes == {"repeated_order", "all_zero", "absent", "nothing_present", "unlabelled", "split_unused"}
     assert [finding.level for finding in findings] == sorted(finding.level for finding in findings)  # errors first
     assert json.loads(json.dumps([finding.to_json() for finding in findings]))
     with pytest.raises(Problems) as raised:
@@ -95,3 +95,14 @@ def test_text_from_files_is_escaped_in_findings() -> None:
 def test_few_groups_are_noted() -> None:
     columns = small_columns(group=np.array([f"s{n // 12}" for n in range(60)]))
     assert "few_groups" in {finding.kind for finding in check(columns)}
+
+
+def test_a_class_that_only_one_fold_has_is_noted() -> None:
+    plain = small_columns()
+    labels = np.where(plain.labels == 2, 1, plain.labels)
+    labels[0] = 2
+    found = [finding for finding in check(small_columns(labels=labels)) if finding.kind == "unseen_class"]
+    assert [finding.message for finding in found] == ["no labelled row outside fold 1 for: sad"]
+    split = np.where(plain.fold == "1", "test", "train")
+    found = [f for f in check(small_columns(labels=labels, fold=None, split=split)) if f.kind == "unseen_class"]
+    assert [finding.message for finding in found] == ["no labelled row outside test for: sad"]
