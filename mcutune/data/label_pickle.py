@@ -3,7 +3,7 @@
 A label file is a tuple of six (IEMOCAP: ids, labels, speakers, sentences, train, test) or seven (CMU-MOSI, CMU-MOSEI:
 ids, labels, speakers, sentences, train, validation, test). The first four map a dialogue to the values of its
 utterances; the others name dialogues. IEMOCAP's needs no global name at all; the others need four of numpy. Even
-these are not numpy's own: stand-ins decode the few bytes that a number takes.
+these are not numpy's own: stand-ins decode the few bytes that numbers and text take.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import math
 import pickle
 import pickletools
-from collections.abc import Iterable
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ _FILE_LIMIT = 64 << 20  # bytes; the largest known, CMU-MOSEI's, has a tenth
 _OPCODE_LIMIT = 3_000_000
 _UTTERANCE_LIMIT = 1_000_000
 _MEMORY, _SECONDS = 1 << 30, 10
+_PLAIN_TYPE = re.compile(r"[biuf][1248]|[SU][1-9][0-9]{0,3}")
 _PARTS = {6: ("train", "test"), 7: ("train", "validation", "test")}
 
 
@@ -65,8 +66,8 @@ class _Dtype:
     """Stand-in for numpy.dtype: the type string, and the byte order that the pickle sets after it."""
 
     def __init__(self, kind: object, *_: object) -> None:
-        if not isinstance(kind, str) or kind[:1] not in ("b", "i", "u", "f") or kind[1:] not in ("1", "2", "4", "8"):
-            raise BadInput(f"holds a numpy type that is not a plain number: {shown(kind)}")
+        if not isinstance(kind, str) or not _PLAIN_TYPE.fullmatch(kind):
+            raise BadInput(f"holds a numpy type that is not a plain number or text: {shown(kind)}")
         self.kind, self.order = kind, "<"
 
     def __setstate__(self, state: Any) -> None:
@@ -74,17 +75,20 @@ class _Dtype:
             raise BadInput("holds a numpy type that is not valid")
         self.order = state[1]
 
-    def decode(self, content: object) -> list[float]:
-        """The numbers of these bytes; text is how Python 2 wrote bytes."""
+    def decode(self, content: object) -> list[Any]:
+        """The numbers or texts of these bytes; text in their place is how Python 2 wrote bytes."""
         data = content.encode("latin1") if isinstance(content, str) else content
         dtype = np.dtype(self.order.replace("|", "=") + self.kind)
         if not isinstance(data, bytes) or len(data) % dtype.itemsize:
             raise BadInput("holds numbers whose bytes are not valid")
-        return [float(value) for value in np.frombuffer(data, dtype)]
+        values = np.frombuffer(data, dtype)
+        if dtype.kind in "SU":
+            return [value.decode("latin1") if isinstance(value, bytes) else value for value in values.tolist()]
+        return [float(value) for value in values]
 
 
-def _scalar(dtype: object, content: object = None) -> float:
-    """Stand-in for numpy's `scalar`: the number."""
+def _scalar(dtype: object, content: object = None) -> Any:
+    """Stand-in for numpy's `scalar`: the number or text."""
     values = dtype.decode(content) if isinstance(dtype, _Dtype) else []
     if len(values) != 1:
         raise BadInput("holds a number that is not valid")
@@ -92,10 +96,10 @@ def _scalar(dtype: object, content: object = None) -> float:
 
 
 class _Array:
-    """Stand-in for numpy.ndarray: only the flat numbers count."""
+    """Stand-in for numpy.ndarray: only its values count, in the order of memory."""
 
     def __init__(self) -> None:
-        self.values: list[float] = []
+        self.values: list[Any] = []
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], _Dtype):
@@ -174,9 +178,9 @@ def _values(value: Any) -> list[Any]:
 
 
 def _texts(values: Any) -> list[str]:
-    if not isinstance(values, Iterable) or isinstance(values, str | bytes):
+    if not isinstance(values, list | tuple | set | frozenset | dict | _Array):
         raise BadInput(f"is not a label file: {type(values).__name__} in the place of names")
-    texts = list(values)
+    texts = list(values.values if isinstance(values, _Array) else values)
     if not all(isinstance(text, str) for text in texts):
         raise BadInput("is not a label file: a name is not text")
     return texts

@@ -69,6 +69,17 @@ def test_both_spellings_of_numpy_and_whole_arrays(tmp_path: Path, spelling: byte
     assert read_label_pickle(_write(tmp_path / "l.pkl", content)).dialogues[1].labels == (0.5, 1.5, 2.5)
 
 
+def test_arrays_of_text(tmp_path: Path) -> None:
+    """Names and parts as numpy arrays, of Unicode or of bytes."""
+    ids, labels, speakers, sentences, *parts = mosi(float)
+    ids = {name: np.array(names) for name, names in ids.items()}
+    speakers = {name: np.array([b"F", b"", b"M"]) for name in speakers}
+    content = (ids, labels, speakers, sentences, *(np.array(part) for part in parts))
+    found = read_label_pickle(_write(tmp_path / "l.pkl", content))
+    assert found.dialogues[1].utterances == ("video1_0", "video1_1", "video1_2") and found.parts["test"] == ("video2",)
+    assert found.dialogues[1].speakers == ("F", "", "M")
+
+
 def test_python_2_scalars(tmp_path: Path) -> None:
     """Protocol 2 as Python 2 wrote it: the bytes of a number are a str."""
     number = struct.pack("<d", 1.25)
@@ -110,7 +121,7 @@ def _gadgets(marker: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("name", list(_gadgets(Path("x"))))
 def test_gadgets_are_refused_and_do_not_run(tmp_path: Path, name: str) -> None:
     marker = tmp_path / "marker"
-    with pytest.raises(BadInput, match="refused|not a plain number|not a sound pickle") as raised:
+    with pytest.raises(BadInput, match="refused|not a plain number or text|not a sound pickle") as raised:
         read_label_pickle(_write(tmp_path / "l.pkl", _gadgets(marker)[name]))
     assert not marker.exists() and "\n" not in str(raised.value)
     if name == "os.system":
@@ -119,7 +130,7 @@ def test_gadgets_are_refused_and_do_not_run(tmp_path: Path, name: str) -> None:
 
 def test_stand_ins_are_checked_too(tmp_path: Path) -> None:
     """A REDUCE on the allowed names with anything but what numpy writes is refused, not decoded."""
-    for call in (b"(K\x01tR", b"(tR", b"(U\x02O8tR", b"(U\x03V99tR", b"(U\x02f8tRK\x07b"):
+    for call in (b"(K\x01tR", b"(tR", b"(U\x02O8tR", b"(U\x03V99tR", b"(U\x02U0tR", b"(U\x02f8tRK\x07b"):
         content = b"\x80\x02cnumpy\ndtype\n" + call + b"."
         with pytest.raises(BadInput):
             read_label_pickle(_write(tmp_path / "l.pkl", content))
