@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 from mcutune.errors import BadInput, Damaged, NoResources
-from mcutune.files import read_json, replacing, write_json
+from mcutune.files import replacing
+from mcutune.search.head import HEAD, Head, read_head
 from mcutune.search.records import TABLES, Records, Row
 
 DATABASE = "ledger.db"
-HEAD = "ledger.head"
 _VERSION = 1
+SYNCHRONOUS = "FULL"
 GENESIS = sha256(b"mcutune ledger").digest()
 _SQL_TYPES = {str: "TEXT", int: "INTEGER", float: "REAL", bytes: "BLOB"}
 _ONCE = {  # what may exist only once: the terminal state of a trial or lane, above all
@@ -69,19 +70,20 @@ class Commit(NamedTuple):
 class Ledger:
     """The writer. Made by `open_ledger`, under the run's lock."""
 
-    def __init__(self, folder: Path, connection: sqlite3.Connection, last: Commit, hash_: bytes, head: int) -> None:
+    def __init__(self, folder: Path, last: Commit, hash_: bytes, acknowledged: int) -> None:
         self.last = last
         self.hash = hash_
         self._folder = folder
-        self._connection = connection
-        self._head = head
+        self._connection = connect(folder / DATABASE)
+        self._head = Head(folder)
+        self._acknowledged = acknowledged
         self._file = _identity(folder)
         self._outbox: list[Row] = []
 
     @property
     def pending(self) -> bool:
         """Whether anything put is not durable yet."""
-        return bool(self._outbox) or self._head != self.last.number
+        return bool(self._outbox) or self._acknowledged != self.last.number
 
     def put(self, row: Row) -> None:
         """Add a row to the next commit."""
@@ -98,9 +100,9 @@ class Ledger:
                 raise Damaged(f"{self._folder / DATABASE} was moved, deleted or replaced while in use")
             if self._outbox:
                 self._append(elapsed, gpu)
-            if self._head != self.last.number:
-                write_json(self._folder / HEAD, {"commit": self.last.number, "hash": self.hash.hex()})
-                self._head = self.last.number
+            if self._acknowledged != self.last.number:
+                self._head.write(self.last.number, self.hash)
+                self._acknowledged = self.last.number
 
     def _append(self, elapsed: float, gpu: float) -> None:
         names = {kind: table for table, kind in TABLES.items()}
@@ -115,6 +117,7 @@ class Ledger:
 
     def close(self) -> None:
         self._connection.close()
+        self._head.close()
 
 
 def insert(connection: sqlite3.Connection, commit: Commit, hash_: bytes, entries: Sequence[Entry]) -> None:
@@ -144,15 +147,15 @@ def open_ledger(folder: Path) -> tuple[Ledger, Records]:
     records = Records()
     with failures_of(folder):
         if not path.exists():
-            if head is not None:
+            if head is not None and head[0]:
                 raise Damaged(f"{path} is gone, but {head[0]} commits were acknowledged", hint="restore it")
             create(path)
         last, hash_ = _verified(path, records)
         behind = last.number - (head[0] if head else 0)
-        if behind not in (0, 1) or (behind == 0 and head and head[1] != hash_):
+        if behind not in (0, 1) or (behind == 0 and head and last.number and head[1] != hash_):
             acknowledged = f"{head[0]} were acknowledged" if head else f"{HEAD} is gone"
             raise Damaged(f"{path} ends at commit {last.number}, but {acknowledged}", hint=_HINT)
-        ledger = Ledger(folder, connect(path), last, hash_, last.number - behind)
+        ledger = Ledger(folder, last, hash_, last.number - behind)
     ledger.commit(last.elapsed)  # a head that is one behind is written now
     return ledger, records
 
@@ -258,25 +261,11 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     try:
         if not read_only:
             connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def read_head(folder: Path) -> tuple[int, bytes] | None:
-    """Number and hash of the last acknowledged commit. Raises Damaged if the file is not readable as such."""
-    path = folder / HEAD
-    if not path.exists():
-        return None
-    head = read_json(path, limit=4096)
-    try:
-        number, hash_ = head["commit"], bytes.fromhex(head["hash"])
-        assert isinstance(number, int) and len(hash_) == 32
-    except (AssertionError, KeyError, TypeError, ValueError):
-        raise Damaged(f"{path} is not a ledger's head", hint=_HINT) from None
-    return number, hash_
 
 
 def _identity(folder: Path) -> tuple[int, int]:

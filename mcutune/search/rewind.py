@@ -8,19 +8,9 @@ import sqlite3
 from pathlib import Path
 
 from mcutune.errors import Damaged
-from mcutune.files import sync_folder, write_json
-from mcutune.search.ledger import (
-    DATABASE,
-    GENESIS,
-    HEAD,
-    Commit,
-    chain,
-    connect,
-    create,
-    failures_of,
-    insert,
-    read_head,
-)
+from mcutune.files import sync_folder
+from mcutune.search.head import HEAD, Head, read_head
+from mcutune.search.ledger import DATABASE, GENESIS, Commit, chain, connect, create, failures_of, insert
 
 
 def rewind(folder: Path) -> tuple[int, int]:
@@ -45,7 +35,10 @@ def rewind(folder: Path) -> tuple[int, int]:
             path.with_name(DATABASE + suffix).unlink(missing_ok=True)
         fresh.replace(path)
         sync_folder(folder)
-        write_json(folder / HEAD, {"commit": kept.number, "hash": hash_.hex()})
+        (folder / HEAD).unlink(missing_ok=True)
+        with contextlib.closing(Head(folder)) as fresh_head:
+            if kept.number:
+                fresh_head.write(kept.number, hash_)
     return kept.number, head[0] if head else 0
 
 

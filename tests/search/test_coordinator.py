@@ -308,7 +308,7 @@ def test_after_an_io_error_nothing_more_is_written(make: Any, monkeypatch: pytes
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mcutune.search.ledger.write_json", broken)
+        patch.setattr("mcutune.search.head.Head.write", broken)
         with pytest.raises(Damaged, match="Input/output"):
             client.advance("a", [said(one, 1)], [], [], 0)
     with pytest.raises(Damaged, match="Input/output"):

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcutune.errors import BadInput, Damaged
-from mcutune.files import read_json, write_json
 from mcutune.search import ledger as ledger_module
-from mcutune.search.ledger import DATABASE, HEAD, NoSpace, open_ledger, read_ledger
+from mcutune.search.head import HEAD, Head, read_head
+from mcutune.search.ledger import DATABASE, NoSpace, open_ledger, read_ledger
 from mcutune.search.records import (
     EpochRow,
     EventRow,
@@ -223,19 +223,19 @@ def test_a_cut_tail_of_the_wal_is_damage_and_nothing_is_written(in_use: Path, cu
 
 def test_one_commit_ahead_of_the_head_is_a_crash_two_are_damage(tmp_path: Path) -> None:
     fill(tmp_path, 1)
-    heads = [read_json(tmp_path / HEAD)]
+    heads = [(tmp_path / HEAD).read_bytes()]
     for k in (1, 2):
         ledger, _ = open_ledger(tmp_path)
         for row in trial_rows(k):
             ledger.put(row)
         ledger.commit(1.0)
         ledger.close()
-        heads.append(read_json(tmp_path / HEAD))
-    write_json(tmp_path / HEAD, heads[1])
+        heads.append((tmp_path / HEAD).read_bytes())
+    (tmp_path / HEAD).write_bytes(heads[1])
     ledger, _ = open_ledger(tmp_path)
     ledger.close()
-    assert read_json(tmp_path / HEAD) == heads[2]
-    write_json(tmp_path / HEAD, heads[0])
+    assert read_head(tmp_path) == (4, ledger.hash)
+    (tmp_path / HEAD).write_bytes(heads[0])
     with pytest.raises(Damaged, match="ends at commit 4, but 2 were acknowledged"):
         open_ledger(tmp_path)
 
@@ -250,13 +250,47 @@ def test_spoilt_files_are_damage(tmp_path: Path, spoil: str) -> None:
     elif spoil == "head gone":
         head.unlink()
     elif spoil == "head torn":
-        head.write_bytes(head.read_bytes()[:20])
+        head.write_bytes(head.read_bytes()[:100])
     elif spoil == "head other":
-        write_json(head, {**read_json(head), "hash": "0" * 64})
+        Head(tmp_path).write(4, b"0" * 32)
     else:
         database.write_bytes({"empty": b"", "half": content[: len(content) // 2], "other file": b"x" * 9000}[spoil])
     with pytest.raises(Damaged):
         open_ledger(tmp_path)
+
+
+def test_a_head_torn_at_any_byte_is_one_commit_older_at_most(tmp_path: Path) -> None:
+    head = Head(tmp_path)
+    head.write(1, b"a" * 32)
+    head.write(2, b"b" * 32)
+    before = (tmp_path / HEAD).read_bytes()
+    head.write(3, b"c" * 32)
+    after = (tmp_path / HEAD).read_bytes()
+    for torn in range(129):
+        (tmp_path / HEAD).write_bytes(before[:128] + after[128 : 128 + torn] + before[128 + torn :])
+        found = read_head(tmp_path)
+        assert found in ((2, b"b" * 32), (3, b"c" * 32)) and (torn > 0 or found == (2, b"b" * 32))
+    assert found == (3, b"c" * 32)
+
+
+@pytest.mark.durable
+def test_a_commit_syncs_the_database_and_then_the_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, _ = open_ledger(tmp_path)
+    assert ledger._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert ledger._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    synced: list[int] = []
+    real = os.fdatasync
+
+    def noted(file: int) -> None:
+        assert read_ledger(tmp_path)[1].number == 1, "the head is synced after the commit"
+        synced.append(file)
+        real(file)
+
+    monkeypatch.setattr(os, "fdatasync", noted)
+    ledger.put(STUDY)
+    ledger.commit(1.0)
+    assert synced == [ledger._head._file]
+    ledger.close()
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
@@ -310,7 +344,7 @@ def test_a_full_disk_keeps_the_rows_for_later(tmp_path: Path, monkeypatch: pytes
         with pytest.raises(NoSpace):
             ledger.commit(1.0)
     with monkeypatch.context() as patch:
-        patch.setattr(ledger_module, "write_json", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+        patch.setattr(Head, "write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
         with pytest.raises(NoSpace):
             ledger.commit(1.0)
     assert ledger.pending
