@@ -81,7 +81,7 @@ def test_nothing_at_or_above_k_minus_lag_is_looked_at(tmp_path: Path, sampler: s
     changed = [r if r.number < 20 else Result(r.number, r.values, State.FINISHED, 1e9) for r in history]
     assert proposal(space, 7, 25, history) == proposal(space, 7, 25, changed) == proposal(space, 7, 25, history[:20])
     if sampler in ("tpe", "gp", "cmaes"):  # and what is below matters
-        below = [r if r.number < 15 else Result(r.number, r.values, State.FINISHED, 1e3) for r in history]
+        below = [r if r.number < 5 else Result(r.number, r.values, State.FINISHED, 1e3) for r in history]
         assert proposal(space, 7, 25, below) != proposal(space, 7, 25, history)
 
 
