@@ -1,81 +1,20 @@
-"""The coordinator among faults: late, lost and lying packs, full disks, changed inputs, other processes."""
+"""The coordinator among faults: late, lost and lying packs, full disks, encoders."""
 
 from __future__ import annotations
 
 import errno
-import json
-import os
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mcutune.domain.trial import Failure, LaneEpoch, LaneFailure, LaneId, LaneOrder, LaneResult, State, Verdict
-from mcutune.errors import BadInput, Busy, Damaged, Problems
-from mcutune.files import read_json
+from mcutune.domain.trial import Failure, LaneFailure, LaneId, State, Verdict
+from mcutune.errors import Damaged
 from mcutune.search import coordinator as coordinator_module
-from mcutune.search.coordinator import Coordinator
 from mcutune.search.ledger import NoSpace, read_ledger
-from mcutune.search.run_folder import BEST, request_stop
-from tests.search.simulate import SPACE, FakePack, Play, data_of, epoch_of, plan_of
-
-ONE_SHAPE = SPACE.replace("  encoder_width: {role: nuisance, values: [64, 128]}\n", "").replace(
-    "rungs: {first: 1, eta: 2}", "rungs: none"
-)
-
-
-class Clock:
-    """A clock that is moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Coordinator]]:
-    """Makes coordinators of one run, closed at the end."""
-    monkeypatch.setenv("MCUTUNE_HOME", str(tmp_path / "home"))
-    made: list[Coordinator] = []
-
-    def coordinator(text: str = ONE_SHAPE, clock: Any = None, **given: Any) -> Coordinator:
-        plan = plan_of(tmp_path / "run", text, **given)
-        found = Coordinator(plan, clock=clock or Clock(), lease=60.0)
-        made.append(found)
-        return found
-
-    yield coordinator
-    for found in made:
-        found.close()
-
-
-def orders_of(client: Coordinator, pack: str = "a", free: int = 2) -> tuple[LaneOrder, ...]:
-    """Join and take lanes."""
-    assert client.join(pack, free, "node", "cpu") is not None
-    return client.advance(pack, [], [], [], free).start
-
-
-def said(order: LaneOrder, epoch: int) -> LaneEpoch:
-    found = epoch_of(order, epoch)
-    assert isinstance(found, LaneEpoch)
-    return found
-
-
-def result(order: LaneOrder, best: int, weights: bytes = b"w") -> LaneResult:
-    return LaneResult(order.lane, order.attempt, best, {"model.safetensors": weights, "checkpoint.json": b"{}"})
-
-
-def events(client: Coordinator) -> list[str]:
-    return [event.kind for event in client._records.events]
-
-
-def lane_of(client: Coordinator, order: LaneOrder) -> Any:
-    return client._records.studies[order.lane.fold].trials[order.lane.trial].lanes[order.lane.seed]
+from tests.search.simulate import SPACE, FakePack
+from tests.search.words import ONE_SHAPE, Clock, events, lane_of, orders_of, result, said
 
 
 def test_what_a_pack_is_told_at_the_start(make: Any) -> None:
@@ -220,60 +159,6 @@ def test_repeated_epochs_must_be_equal_and_are_kept_once(make: Any) -> None:
     assert lane_of(client, third).epochs[1].value > 0.2  # the first is kept
 
 
-def test_a_second_search_of_the_name_is_busy_and_says_who(make: Any) -> None:
-    make()
-    with pytest.raises(Busy, match=f"process {os.getpid()} on .* since 20"):
-        make()
-
-
-def test_a_changed_space_is_refused_with_the_difference(make: Any) -> None:
-    make().close()
-    with pytest.raises(BadInput, match=r"rank.values: \[1, 2, 4, 8, 16\] -> \[1, 2, 4, 8\].*--fork"):
-        make(ONE_SHAPE.replace("8, 16]", "8]"))
-    with pytest.raises(BadInput, match="folds: 1 -> 1, 2"):
-        make(folds=("1", "2"))
-
-
-def test_more_trials_continue_a_finished_search(make: Any, tmp_path: Path) -> None:
-    Play(plan_of(tmp_path / "run", trials=6)).run()
-    digests = [t.digest for t in read_ledger(tmp_path / "run")[0].studies["1"].trials]
-    best = read_json(tmp_path / "run" / BEST)
-    Play(plan_of(tmp_path / "run", trials=12)).run()
-    after = [t.digest for t in read_ledger(tmp_path / "run")[0].studies["1"].trials]
-    assert len(after) == 12 and after[:6] == digests
-    assert read_json(tmp_path / "run" / BEST)["best"][0]["score"] >= best["best"][0]["score"]
-
-
-def test_other_data_or_versions_are_named_and_recorded(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    make().close()
-    other = SimpleNamespace(**{**vars(data_of("1")), "table_hash": "other"})
-    monkeypatch.setattr("tests.search.simulate.data_of", lambda fold: other)
-    monkeypatch.setattr(coordinator_module.agree.__globals__["platform"], "python_version", lambda: "9.9")
-    with pytest.raises(Problems) as caught:
-        make()
-    assert "data.table_hash: table -> other" in str(caught.value) and "versions.python" in str(caught.value)
-    client = make(accept_change=True)
-    assert events(client).count("accepted change") == 2
-    manifest = read_json(client.plan.folder / "manifest.json")
-    assert len(manifest["accepted"]) == 2 and manifest["versions"]["python"] == "9.9"
-    client.close()
-    make()  # accepted once, it is the new state of affairs
-
-
-def test_a_stop_is_obeyed_and_the_same_command_continues(make: Any, tmp_path: Path) -> None:
-    expected = Play(plan_of(tmp_path / "other" / "run", ONE_SHAPE)).run()
-    client = make()
-    one, _ = orders_of(client)
-    client.advance("a", [said(one, 1)], [], [], 0)
-    request_stop(client.plan.folder)
-    orders = client.advance("a", [said(one, 2)], [], [], 2)
-    assert orders.done and orders.verdicts[one.lane] is Verdict.END and not orders.start
-    assert client.join("b", 2, "node", "cpu") is None and client.progress().stopped
-    assert len(lane_of(client, one).epochs) == 2  # what was said is kept
-    client.close()
-    assert Play(plan_of(tmp_path / "run", ONE_SHAPE)).run() == expected
-
-
 def test_a_full_disk_pauses_and_nothing_is_lost(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     client = make(ONE_SHAPE.replace("epochs: 5", "epochs: 1"))
     one, two = orders_of(client)
@@ -315,56 +200,6 @@ def test_after_an_io_error_nothing_more_is_written(make: Any, monkeypatch: pytes
         client.advance("a", [said(one, 2)], [], [], 0)
 
 
-def test_a_time_budget_ends_proposals_and_running_trials_end_well(make: Any) -> None:
-    clock = Clock()
-    client = make(ONE_SHAPE + "budget: 1h\n", clock=clock, trials=1000)
-    pack = FakePack("a", 4)
-    for _ in range(30):
-        pack.step(client)
-    clock.now += 3600
-    for _ in range(100):
-        pack.step(client)
-    counts = client._records.studies["1"].counts
-    assert client.done and counts["running"] == 0 and 4 < sum(counts.values()) < 100
-    client.close()
-    assert make(ONE_SHAPE + "budget: 1h\n", trials=1000).done  # time spent before counts
-
-
-def test_a_gpu_budget_counts_the_time_of_packs_on_gpus(make: Any) -> None:
-    clock = Clock()
-    client = make(ONE_SHAPE + "budget: 1gpu-h\n", clock=clock)
-    client.join("cpu", 2, "node", "cpu")
-    client.join("one", 2, "node", "cuda:0")
-    client.join("two", 2, "node", "cuda:1")
-    for _ in range(36):
-        clock.now += 50
-        for pack in ("cpu", "one", "two"):
-            client.advance(pack, [], [], [], 0)
-    assert client._meter.gpu == pytest.approx(3600) and not client._proposing
-
-
-def test_a_finite_space_is_exhausted_and_repeats_are_not_trained(make: Any, tmp_path: Path) -> None:
-    text = "parameters:\n  rank: {role: scientific, values: [2, 4]}\nfixed: {epochs: 2}\nlag: 2\nsampler: random\n"
-    expected = Play(plan_of(tmp_path / "one", text, trials=50), packs=2, seed=1, kill=0.1).run()
-    assert Play(plan_of(tmp_path / "two", text, trials=50)).run() == expected
-    study = read_ledger(tmp_path / "two")[0].studies["1"]
-    trained = [trial for trial in study.trials if trial.repeats is None]
-    assert [trial.settings.get("rank", 4) for trial in trained] == [4, 2]
-    assert len(study.trials) < 50
-    for trial in study.trials:
-        if trial.repeats is not None:
-            assert trial.score == study.trials[trial.repeats].score and not trial.lanes
-
-
-def test_listed_configurations_are_tried_in_order(make: Any, tmp_path: Path) -> None:
-    (tmp_path / "list.json").write_text(json.dumps([{"rank": 2}, {"rank": 4}, {"rank": 8, "beta": 1}]))
-    plan = plan_of(tmp_path / "run", "configurations: list.json\nfixed: {epochs: 2}\n")
-    Play(plan).run()
-    trials = read_ledger(plan.folder)[0].studies["1"].trials
-    assert [trial.settings for trial in trials] == [{}, {"rank": 2}, {"rank": 4}, {"beta": 1.0, "rank": 8}]
-    assert trials[2].repeats == 0  # the default's own rank
-
-
 def test_packs_spread_over_folds_and_shapes(make: Any) -> None:
     client = make(SPACE, folds=("1", "2"))
     starts = [client.join(name, 1, "node", "cpu") for name in "abcd"]
@@ -395,29 +230,6 @@ def test_training_an_encoder_is_not_silence(make: Any) -> None:
     clock.now += 1800
     orders_of(client, "b", 1)
     assert lane_of(client, one).attempt == 1
-
-
-@pytest.mark.parametrize("name", ["../up", "a/b", "", "a\n", "x" * 80])
-def test_names_that_are_no_folders_are_refused(tmp_path: Path, name: str) -> None:
-    plan = plan_of(tmp_path / "run")
-    with pytest.raises(BadInput):
-        Coordinator(replace(plan, folds=(name,)))
-
-
-def test_a_space_that_does_not_fit_the_data_is_refused(make: Any) -> None:
-    for text, words in (
-        ("combinations: [smell]\n", "not a modality"),
-        ("metric: mae\n", "does not fit"),
-        ("objective: {mix: {smell: 1}}\n", "not a modality"),
-        ("combinations: [audio]\nobjective: {mix: {text: 1}}\n", "not measured"),
-    ):
-        with pytest.raises(BadInput, match=words):
-            make(ONE_SHAPE + text)
-
-
-def test_declared_combinations_are_measured_in_canonical_order(make: Any) -> None:
-    start = make(ONE_SHAPE + "combinations: [text+audio, audio]\n").join("a", 1, "node", "cpu")
-    assert start.combinations == (0, 2)
 
 
 def test_progress_is_plain_and_pickles(make: Any) -> None:
