@@ -18,7 +18,7 @@ class FoldData:
 
     `features`: modality to raw float32 [N, D]. `presence`: bool [N, M]. `labels`: int64 [N] with −1, or float32 [N]
     with NaN, where there is none. `dialogue`, `order`, `group`: int64 [N]. `validation`: bool [N]. `normalisation`:
-    the mode to normalise with.
+    the mode to normalise with. `table`: the dataset's name, which a checkpoint keeps beside its hash.
     """
 
     modalities: tuple[str, ...]
@@ -35,6 +35,7 @@ class FoldData:
     split_hash: str
     fold: str
     normalisation: NormalisationMode
+    table: str = ""
 
     @property
     def classes(self) -> int:
@@ -65,4 +66,5 @@ def fold_data(table: Table, fold: str, *, normalisation: NormalisationMode | Non
         split_hash=split.hash,
         fold=fold,
         normalisation=normalisation or table.manifest.normalisation,
+        table=table.manifest.name,
     )

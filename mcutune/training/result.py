@@ -28,7 +28,12 @@ def lane_files(lane: Lane, pack: Pack, encoder: dict[str, bytes] | None) -> dict
         "task": data.task.value,
         "label_names": list(data.label_names),
         "normalisation": resident.normalisation.to_json(),
-        "data": {"table_hash": data.table_hash, "fold": data.fold, "split_hash": data.split_hash},
+        "data": {
+            "table": data.table,
+            "table_hash": data.table_hash,
+            "fold": data.fold,
+            "split_hash": data.split_hash,
+        },
         "lane": {"fold": lane.order.lane.fold, "trial": lane.order.lane.trial, "seed": lane.seed},
         "search_seed": pack.start.search_seed,
         "best_epoch": lane.best_epoch,
