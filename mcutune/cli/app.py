@@ -19,17 +19,18 @@ app = typer.Typer(
     "2 bad input, 3 busy, 4 damaged, 5 resources, 6 stopped and resumable, 7 check failed, 8 inconclusive.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # help by rich takes twice as long to come
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-app.command("search")(search.search)
-app.command("status")(status.status)
-app.command("stop")(stop.stop)
-app.command("robustness")(robustness.robustness)
-app.command("report")(report.report)
+app.command("search", short_help="Start, continue or read a search.")(search.search)
+app.command("status", short_help="How far searches are, and what they found.")(status.status)
+app.command("stop", short_help="Stop a running search; it can be continued.")(stop.stop)
+app.command("robustness", short_help="Measure the best models with modalities missing.")(robustness.robustness)
+app.command("report", short_help="Show the robustness report of a run again.")(report.report)
 app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")
-app.command("doctor")(doctor.doctor)
+app.command("doctor", short_help="Check this installation, this home, its runs.")(doctor.doctor)
 
 
 def _version(asked: bool) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mcutune.data.catalog import Entry
     from mcutune.data.table import Table, TableManifest
 
-app = typer.Typer(help="Import, list, check and make datasets.", no_args_is_help=True)
+app = typer.Typer(help="Import, list, check and make datasets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_import.app, name="import")
 app.add_typer(data_make.app, name="make")
 

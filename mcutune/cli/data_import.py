@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mcutune.data.importers import Imported
 
 _MODES = ["train", "group", "none"]
-app = typer.Typer(help="Turn feature files into a dataset.", no_args_is_help=True)
+app = typer.Typer(help="Turn feature files into a dataset.", no_args_is_help=True, rich_markup_mode=None)
 
 File = Annotated[Path, typer.Argument(help="The file.")]
 Name = Annotated[str, typer.Option(help="What the dataset will be called.")]

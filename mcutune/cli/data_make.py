@@ -13,7 +13,7 @@ from mcutune.errors import BadInput
 if TYPE_CHECKING:
     from mcutune.data.table import Table
 
-app = typer.Typer(help="Make a built-in dataset; nothing is downloaded.", no_args_is_help=True)
+app = typer.Typer(help="Make a built-in dataset; nothing is downloaded.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mcutune.cli.options import Json, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def report(
@@ -14,24 +18,33 @@ def report(
     json: Json = False,
 ) -> None:
     """Show the robustness report of a run as it was last made, and where its files are."""
-    from mcutune.cli.screen import console, plain
-    from mcutune.errors import BadInput, Damaged
-    from mcutune.files import checked_name, home, read_json
+    from mcutune.cli.runs import run_folder
+    from mcutune.cli.screen import console
+    from mcutune.errors import BadInput
+    from mcutune.files import read_json
 
-    folder = home() / "runs" / checked_name(name, "run") / "robustness"
+    folder = run_folder(name) / "robustness"
     path = folder / "report.json"
     if not path.exists():
         raise BadInput(f"run {name} has no robustness report yet", hint=f"mcutune robustness --ckpt {name} makes one")
     content = read_json(path)
     if json:
         print_json(content)
-        return
+    else:
+        show(content, folder, console())
+
+
+def show(content: Any, folder: Path, out: Console) -> None:
+    """Print a report, and where its files are. Raises Damaged where the content is not a report."""
     from mcutune.cli.render_report import report_view
+    from mcutune.cli.screen import plain
+    from mcutune.errors import Damaged
 
     try:
         view = report_view(content)
     except (LookupError, TypeError, ValueError, AttributeError, StopIteration):
-        raise Damaged(f"{path} is not a report", hint=f"mcutune robustness --ckpt {name} makes it anew") from None
-    out = console()
+        path = folder / "report.json"
+        raise Damaged(f"{path} is not a report", hint="mcutune robustness makes it anew") from None
     out.print(view)
-    out.print(plain(f"report: {folder / 'report.html'}"), soft_wrap=True)
+    page = folder / "report.html"
+    out.print(plain(f"report: {page if page.exists() else folder / 'report.json'}"), soft_wrap=True)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mcutune.cli.options import Json, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def robustness(
@@ -16,13 +21,11 @@ def robustness(
     ] = "best",
     protocol: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A protocol: a YAML file, or fixed, random, cross_dataset. May be repeated; default all that fit."
-        ),
+        typer.Option(help="A YAML file, or fixed, random, cross_dataset; may be repeated. Else all that fit."),
     ] = None,
     target: Annotated[str | None, typer.Option(help="Another dataset, for cross_dataset.")] = None,
-    normalisation: Annotated[
-        str | None, typer.Option(help="train, group or none; else as the models were trained.")
+    against: Annotated[
+        list[str] | None, typer.Option(help="What to compare with, as for --ckpt; may be repeated. Else trial 0.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -30,4 +33,55 @@ def robustness(
 
     This opens the labels of the test rows; the report says how often that has happened for the run.
     """
-    raise NotImplementedError((sys, print_json))
+    from mcutune.cli.failures import crashes_go_to
+    from mcutune.cli.report import show
+    from mcutune.cli.screen import console, plain
+    from mcutune.cli.searched import searched
+    from mcutune.errors import CheckFailed
+    from mcutune.files import home, read_json
+    from mcutune.robustness.selection import select
+
+    out = console(file=sys.stderr if json else None)
+    chosen = select(ckpt, home())
+    folder = home() / "runs" / chosen.run if chosen.run is not None else None
+    out.print(plain(f"measuring {chosen.name}, trained on {chosen.table}"), soft_wrap=True)
+    failed: CheckFailed | None = None
+    with crashes_go_to((folder or home()) / "logs"), _progress(out) as progress:
+        from mcutune.robustness.run import certify
+
+        try:
+            certify(
+                ckpt,
+                tuple(protocol or ()),
+                target=target,
+                against=against,
+                search=searched(folder) if folder is not None else None,
+                progress=progress,
+            )
+        except CheckFailed as error:
+            if not (chosen.folder / "report.json").exists():
+                raise
+            failed = error  # the report is there and says so: show it first
+    report = read_json(chosen.folder / "report.json")
+    if json:
+        print_json(report)
+    else:
+        show(report, chosen.folder, out)
+    if failed is not None:
+        raise failed
+
+
+@contextmanager
+def _progress(out: Console) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar in a terminal, a line a step elsewhere."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from mcutune.cli.screen import plain
+
+    if not out.is_terminal:
+        yield lambda done, total, what: out.print(plain(f"{done + 1}/{total} {what}"), soft_wrap=True)
+        return
+    columns: tuple[Any, ...] = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=plain(what).plain)

@@ -7,9 +7,6 @@ from typing import Annotated
 import typer
 
 from mcutune.cli.options import Json
-from mcutune.errors import BadInput
-
-_PLACES = ("process", "local", "cluster")
 
 
 def search(
@@ -28,7 +25,7 @@ def search(
     ] = None,
     normalisation: Annotated[str | None, typer.Option(help="train, group or none; else that of the data.")] = None,
     place: Annotated[
-        str | None, typer.Option(help="process (no Ray), local (a Ray of its own), cluster.", show_default="local")
+        str | None, typer.Option(help="process (no Ray), local (a Ray of its own; the default), cluster.")
     ] = None,
     address: Annotated[
         str | None, typer.Option(help="An existing Ray cluster: auto, or HOST:PORT of its head.")
@@ -54,19 +51,9 @@ def search(
     from mcutune.cli.search_work import run
     from mcutune.cli.searching import Asked, Shape
 
-    if fold is not None and folds is not None:
-        raise BadInput("--fold and --folds are both given", hint="--fold 3 searches one fold, --folds all every fold")
-    if folds not in (None, "all"):
-        raise BadInput(f"--folds {folds!r} does not exist", hint="valid: all; one fold is named by --fold")
-    if place is not None and place not in _PLACES:
-        raise BadInput(f"--place {place!r} does not exist", hint=f"valid: {', '.join(_PLACES)}")
-    if lanes is not None and lanes < 1:
-        raise BadInput(f"--lanes {lanes}: a pack has at least 1 of its lanes")
-    if fork is not None and name is not None:
-        raise BadInput("--fork and --name are both given", hint="--fork NEW names the new run")
     run(
         Asked(
-            space=space, data=data, fold=fold, every_fold=folds is not None, name=name, fork=fork,
+            space=space, data=data, fold=fold, folds=folds, name=name, fork=fork,
             changes={"trials": trials, "seeds": seeds, "budget": budget, "objective": objective},
             normalisation=normalisation, accept_change=accept_change,
         ),

@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 
 def run(asked: Asked, shape: Shape, *, json: bool, plain_lines: bool) -> None:
     """Search to the end, or find that it has ended, and tell the result. Raises what search and cluster raise."""
+    from mcutune.cluster.place import kind_of
     from mcutune.search.summary import status, summarise
 
+    kind_of(shape.target())  # refused before anything is read or made
     plan = prepared(asked, shape)
     out = console(file=sys.stderr if json else None)
     with crashes_go_to(plan.folder / "logs"):

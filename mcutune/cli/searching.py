@@ -35,12 +35,20 @@ class Asked:
     space: str
     data: str | None
     fold: str | None
-    every_fold: bool
+    folds: str | None
     name: str | None
     fork: str | None
     changes: dict[str, Any]
     normalisation: str | None
     accept_change: bool
+
+    def __post_init__(self) -> None:
+        if self.fold is not None and self.folds is not None:
+            raise BadInput("--fold and --folds are both given", hint="--fold 3 is one fold, --folds all every fold")
+        if self.folds not in (None, "all"):
+            raise BadInput(f"--folds {self.folds!r} does not exist", hint="valid: all; one fold is named by --fold")
+        if self.fork is not None and self.name is not None:
+            raise BadInput("--fork and --name are both given", hint="--fork NEW names the new run")
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,12 @@ class Shape:
     cpus: int
     workers: int
     gpus: float | None
+
+    def __post_init__(self) -> None:
+        if self.place not in (None, "process", "local", "cluster"):
+            raise BadInput(f"--place {self.place!r} does not exist", hint="valid: process, local, cluster")
+        if self.lanes is not None and self.lanes < 1:
+            raise BadInput(f"--lanes {self.lanes}: a pack has at least 1 lane")
 
     def target(self) -> str | None:
         """The address for cluster.connect. Raises BadInput where place and address contradict each other."""
@@ -78,7 +92,7 @@ def prepared(asked: Asked, shape: Shape) -> Plan:
     from mcutune.search.space_file import load_space
 
     space = load_space(asked.space, **asked.changes)
-    data = asked.data or space.data or "planted"
+    data = asked.data if asked.data is not None else space.data or "planted"
     run = asked.fork or asked.name
     checked_name(run if run is not None else data, "run" if run is not None else "dataset")
     table = ensure(data)
@@ -112,7 +126,7 @@ def _folds(table: Table, asked: Asked) -> tuple[str, ...]:
     from mcutune.data.splits import folds_of
 
     there = folds_of(table)
-    if asked.every_fold:
+    if asked.folds is not None:
         return there
     if asked.fold is None:
         return there[:1]

@@ -10,7 +10,7 @@ import typer
 from mcutune.cli.options import Json, print_json
 from mcutune.cli.text import inert
 
-app = typer.Typer(help="Hand a search's trials to other programs.", no_args_is_help=True)
+app = typer.Typer(help="Hand a search's trials to other programs.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()

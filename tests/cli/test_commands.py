@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +53,12 @@ def test_help_is_instant_and_loads_nothing_heavy() -> None:
         "assert not heavy, heavy\n"
     )
     best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
+    for _ in range(3):
+        before = os.times()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        best = min(best, time.perf_counter() - start)
+        after = os.times()
+        # Processor time: what the wall shows on a quiet machine, and the same on a busy one.
+        best = min(best, after.children_user + after.children_system - before.children_user - before.children_system)
         assert done.returncode == 0, done.stderr
         assert "robustness" in done.stdout
     assert best < 0.3
