@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,10 +96,14 @@ class Lane:
 
 @dataclass
 class FakePack:
-    """One pack. `step` says one word to the coordinator and trains one epoch; False once there is nothing to do."""
+    """One pack. `step` says one word to the coordinator and trains one epoch; False once there is nothing to do.
+
+    `acknowledged` hears of every result that the coordinator has answered without a pause.
+    """
 
     name: str
     capacity: int
+    acknowledged: Callable[[LaneResult], None] = lambda result: None
     joined: bool = False
     running: list[Lane] = field(default_factory=list)
     waiting: list[Lane] = field(default_factory=list)
@@ -115,6 +120,8 @@ class FakePack:
         said = (self.epochs, self.failures, self.results)
         self.epochs, self.failures, self.results = [], [], []
         orders = client.advance(self.name, *said, free)
+        for result in said[2]:
+            self.acknowledged(result)
         self._obey(orders)
         if not self.results:
             self._train()
@@ -158,6 +165,7 @@ class Play:
     kill: float = 0.0
     lose: float = 0.0
     kills: int = 0
+    acknowledged: Callable[[LaneResult], None] = lambda result: None
 
     def run(self, limit: int = 3_000) -> str:
         """Play until the search is done; the ledger's hash."""
@@ -181,7 +189,7 @@ class Play:
         return ledger_hash(read_ledger(self.plan.folder)[0])
 
     def _fresh(self, number: int) -> FakePack:
-        return FakePack(f"pack-{number}", self.capacity)
+        return FakePack(f"pack-{number}", self.capacity, self.acknowledged)
 
     def _killed(self, coordinator: Coordinator) -> Coordinator:
         """What a SIGKILL leaves: the files as they are, nothing closed; the run goes on from their copy."""

@@ -1,0 +1,143 @@
+"""SIGKILL, for real: at any moment, and before and after every write, sync and rename of a small search.
+
+A child is forked, plays the search, and is killed (or kills itself at the n-th call); the run it leaves is checked
+against what it had acknowledged, and continued to the end.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcutune.domain.trial import LaneResult, State
+from mcutune.files import sha256_file
+from mcutune.search import ledger
+from mcutune.search.ledger import read_ledger
+from mcutune.search.run_folder import Plan
+from tests.search.simulate import Play, plan_of
+
+SMALL = """\
+parameters:
+  rank: {role: scientific, values: [1, 2, 4, 8, 16]}
+fixed: {epochs: 2}
+trials: 4
+seeds: 1
+lag: 1
+sampler: random
+rungs: {first: 1, eta: 2}
+"""
+
+
+def forked(work: Callable[[], Any]) -> int:
+    """The pid of a child that does the work and ends."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return pid
+
+
+def play(plan: Plan, acks: int, seed: int = 0, capacity: int = 2) -> str:
+    """Play on, writing a line for every acknowledged result to the file descriptor."""
+
+    def acknowledged(result: LaneResult) -> None:
+        os.write(acks, f"{result.lane.trial} {result.lane.seed}\n".encode())
+
+    return Play(plan, packs=2, capacity=capacity, seed=seed, acknowledged=acknowledged).run()
+
+
+def check_acknowledged(plan: Plan, acks: Path) -> int:
+    """Every acknowledged lane is finished, with its checkpoint, or belongs to a trial that failed."""
+    said = [tuple(map(int, line.split())) for line in acks.read_text().splitlines()]
+    if not said:
+        return 0
+    study = read_ledger(plan.folder)[0].studies["1"]
+    for trial, seed in said:
+        lane = study.trials[trial].lanes[seed]
+        assert lane.state is State.FINISHED, f"lane {trial}/{seed} was acknowledged and is lost"
+        if study.trials[trial].state is not State.FAILED:
+            assert lane.end is not None
+            path = plan.folder / "checkpoints" / "1" / str(trial) / str(seed) / "model.safetensors"
+            assert sha256_file(path) == lane.end.weights
+    assert len(said) == len(set(said)), "a lane was acknowledged twice"
+    return len(said)
+
+
+@pytest.mark.durable
+def test_killed_at_random_moments_the_ledger_is_the_same(tmp_path: Path) -> None:
+    expected = Play(plan_of(tmp_path / "reference")).run()
+    plan, acks = plan_of(tmp_path / "run"), tmp_path / "acks"
+    rng, kills = random.Random(1), 0
+    file = os.open(acks, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for attempt in range(200):
+        pid = forked(lambda attempt=attempt: play(plan, file, attempt))  # type: ignore[misc]
+        time.sleep(rng.uniform(0.02, 0.5))
+        os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        check_acknowledged(plan, acks)
+        if not os.WIFSIGNALED(status):
+            break
+        kills += 1
+    os.close(file)
+    assert Play(plan).run() == expected and kills >= 3
+
+
+def killing(at: int, counter: list[int]) -> None:
+    """Make every write, sync, rename and database commit of this process a point to die at, before and after."""
+
+    def wrapped(module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            counter[0] += 1
+            if counter[0] == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            found = real(*args, **options)
+            counter[0] += 1
+            if counter[0] == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return found
+
+        setattr(module, name, call)
+
+    for name in ("fsync", "fdatasync", "pwrite", "rename", "replace", "mkdir"):
+        wrapped(os, name)
+    wrapped(ledger, "insert")
+
+
+def test_killed_at_every_point_of_the_way_to_disk(tmp_path: Path) -> None:
+    expected = Play(plan_of(tmp_path / "reference", SMALL)).run()
+    points = tmp_path / "points"
+
+    def count() -> None:
+        counter = [0]
+        killing(0, counter)
+        Play(plan_of(tmp_path / "counted", SMALL), packs=2, capacity=2).run()
+        points.write_text(str(counter[0]))
+
+    os.waitpid(forked(count), 0)
+    last = int(points.read_text())
+    assert last >= 60
+    for at in range(1 + random.Random(0).randrange(3), last + 1, 3):
+        plan, acks = plan_of(tmp_path / f"run{at}", SMALL), tmp_path / f"acks{at}"
+        file = os.open(acks, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+        def work(at: int = at, plan: Plan = plan, file: int = file) -> None:
+            killing(at, [0])
+            play(plan, file)
+
+        _, status = os.waitpid(forked(work), 0)
+        assert os.WIFSIGNALED(status), at
+        check_acknowledged(plan, acks)
+        assert play(plan, file) == expected, at
+        check_acknowledged(plan, acks)
+        os.close(file)
