@@ -102,13 +102,15 @@ class FrozenNetwork:
         reading x. Only the drawn pair's part then reaches B.
         """
         a, b = params[f"adapter.{m}.A"], params[f"adapter.{m}.B"]
-        z = self.product(x, a.flatten(2)) * lanes.along("scale", 3)
-        shared = self.product(z[..., : self.rank], b[:, 0])
+        scale = lanes.along("scale", 3)
+        # split, not slices: the gradient of a slice is a whole tensor of zeros around it
+        own, inner = self.product(x, a.flatten(2)).split([self.rank, self.pairs[m].count * self.rank], -1)
+        b_shared, b_private = b.split([1, self.pairs[m].count], 1)
+        shared = self.product(own, b_shared.squeeze(1)) * scale
         slots = torch.arange(1, 1 + self.pairs[m].count, device=drawn.device)
         chosen = self.pairs[m].slot[drawn][..., None] == slots  # [P, B, pairs]
-        inner = z[..., self.rank :].unflatten(-1, (-1, self.rank))
-        inner = torch.where(chosen[..., None], inner, 0.0).flatten(2)
-        return shared, self.product(inner, b[:, 1:].flatten(1, 2))
+        inner = (inner.unflatten(-1, (-1, self.rank)) * chosen[..., None].to(inner.dtype)).flatten(2)
+        return shared, self.product(inner, b_private.flatten(1, 2)) * scale
 
     def _fused(self, params: dict[str, Tensor], common: Tensor, both: Tensor, lanes: Lanes) -> Tensor:
         """y [P, .., K] from y_com [P, .., K] and the product with R^s [P, .., K + hidden]."""
@@ -142,12 +144,12 @@ class FrozenNetwork:
         both = params["characteristic.bias"].view(lane_count, 1, 1, -1).repeat(1, count, rows, 1)
         for m, pairs in enumerate(self.pairs):
             a, b = params[f"adapter.{m}.A"], params[f"adapter.{m}.B"]
-            z = self.product(inputs[m].expand(lane_count, -1, -1), a.flatten(2)) * lanes.along("scale", 3)
-            of_shared = self.product(b[:, 0], params["common.adapter"][:, m])
+            z, scale = self.product(inputs[m].expand(lane_count, -1, -1), a.flatten(2)), lanes.along("scale", 3)
+            of_shared = self.product(b[:, 0], params["common.adapter"][:, m]) * scale
             part = self.product(encoded[m], params["common.encoder"][:, m])
             part = part + self.product(z[..., : self.rank], of_shared)
             common.index_add_(1, pairs.combinations, part[:, None].expand(-1, pairs.count, -1, -1))
-            folded = self.product(b[:, 1:].flatten(1, 2), params["characteristic"][:, m])
+            folded = self.product(b[:, 1:].flatten(1, 2), params["characteristic"][:, m]) * scale
             inner = z[..., self.rank :].unflatten(-1, (-1, self.rank)).transpose(1, 2)
             part = self.product(inner.flatten(0, 1), folded.view(-1, self.rank, folded.shape[-1]))
             both.index_add_(1, pairs.combinations, part.unflatten(0, (lane_count, -1)))
@@ -157,8 +159,8 @@ class FrozenNetwork:
     def representations(self, params: dict[str, Tensor], m: int, x: Tensor, lanes: Lanes) -> tuple[Tensor, Tensor]:
         """Shared [P, N, W] and every private [P, pairs, N, W] representation of modality m for rows x [N, D_m]."""
         a, b = params[f"adapter.{m}.A"], params[f"adapter.{m}.B"]
-        z = self.product(x.expand(len(a), -1, -1), a.flatten(2)) * lanes.along("scale", 3)
-        shared = self.product(z[..., : self.rank], b[:, 0])
+        z, scale = self.product(x.expand(len(a), -1, -1), a.flatten(2)), lanes.along("scale", 3)
+        shared = self.product(z[..., : self.rank], b[:, 0]) * scale
         inner = z[..., self.rank :].unflatten(-1, (-1, self.rank)).transpose(1, 2)
         private = self.product(inner.flatten(0, 1), b[:, 1:].flatten(0, 1))
-        return shared, private.unflatten(0, (len(a), -1))
+        return shared, private.unflatten(0, (len(a), -1)) * scale[..., None]

@@ -81,8 +81,8 @@ class TrainedNetwork:
     def _shared(self, params: dict[str, Tensor], name: str, x: Tensor, lanes: Lanes, drop: Dropout | None) -> Tensor:
         """W x + s B^com A^com x (E2) of x [P, n, D]."""
         dropped = x if drop is None else drop(x, lanes.adapter_dropout, f"{name}.s")
-        inner = self.product(dropped, params[f"{name}.A"][:, :, 0]) * lanes.along("scale", 3)
-        return self._base(params, name, x) + self.product(inner, params[f"{name}.B"][:, 0])
+        inner = self.product(dropped, params[f"{name}.A"][:, :, 0])
+        return self._base(params, name, x) + self.product(inner, params[f"{name}.B"][:, 0]) * lanes.along("scale", 3)
 
     def _private(
         self, params: dict[str, Tensor], name: str, x: Tensor, chosen: Tensor, lanes: Lanes, drop: Dropout | None
@@ -90,9 +90,9 @@ class TrainedNetwork:
         """W x + s B^i A^i x (E1, with the April code's base term); chosen [P, n, slots − 1]: the pair of each row."""
         dropped = x if drop is None else drop(x, lanes.adapter_dropout, f"{name}.p")
         a, b = params[f"{name}.A"], params[f"{name}.B"]
-        inner = self.product(dropped, a[:, :, 1:].flatten(2)) * lanes.along("scale", 3)
-        inner = torch.where(chosen[..., None], inner.unflatten(-1, (chosen.shape[-1], -1)), 0.0).flatten(2)
-        return self._base(params, name, x) + self.product(inner, b[:, 1:].flatten(1, 2))
+        inner = self.product(dropped, a[:, :, 1:].flatten(2)).unflatten(-1, (chosen.shape[-1], -1))
+        inner = (inner * chosen[..., None].to(inner.dtype)).flatten(2)
+        return self._base(params, name, x) + self.product(inner, b[:, 1:].flatten(1, 2)) * lanes.along("scale", 3)
 
     def _attend(self, params: dict[str, Tensor], name: str, x: Tensor, keys: Tensor) -> Tensor:
         """Self-attention over the dialogue of x [P, G, T, W]; keys [P·G, T]: utterances that can be attended to."""
