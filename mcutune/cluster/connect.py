@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import mcutune
-from mcutune.cluster.place import Place, kind_of
+from mcutune.cluster import warden
+from mcutune.cluster.place import Kind, Place, kind_of
 from mcutune.cluster.resources import Capacity, Node
 from mcutune.errors import BadInput, NoResources
 
@@ -35,8 +37,8 @@ SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the only silent one
 }
 
-# For a Ray that this process starts.
-_LOCAL = {
+# For a Ray that is started here, for this machine alone.
+LOCAL = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # binds every port to 127.0.0.1, also on Linux
     "RAY_AUTH_MODE": "token",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -67,70 +69,129 @@ def connect(address: str | None = None, *, cpus: int | None = None, gpus: int | 
 
 @contextlib.contextmanager
 def _local(folder: Path, cpus: int | None, gpus: int | None) -> Iterator[Place]:
-    token = folder / "token"
-    descriptor = os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32))
-    with environment(
-        {**SETTINGS, **_LOCAL, "RAY_AUTH_TOKEN_PATH": str(token)}, without=("RAY_AUTH_TOKEN", "RAY_ADDRESS")
+    token = new_token(folder)
+    values = {**SETTINGS, **LOCAL, "RAY_AUTH_TOKEN_PATH": str(token)}
+    without = ("RAY_AUTH_TOKEN", "RAY_ADDRESS")
+    with (
+        _warden(folder),
+        environment(values, without=without),
+        _loopback(True),
+        _ray(
+            address="local",
+            num_cpus=cpus if cpus is not None else usable_cpus(),
+            num_gpus=gpus,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            _temp_dir=str(folder / "r"),  # Ray opens its folder to everyone; the one around it stays closed
+        ) as context,
     ):
-        import ray
-        from ray._private import ray_constants
+        yield _place("local", folder, context, token)
 
-        # Read by Ray when it is imported, which may have been long ago.
-        clusters, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
-        _forget_token()
-        try:
-            with _ray(
-                address="local",
-                num_cpus=cpus if cpus is not None else usable_cpus(),
-                num_gpus=gpus,
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                _temp_dir=str(folder / "r"),  # Ray opens its folder to everyone; the one around it stays closed
-            ) as context:
-                yield Place(
-                    "local",
-                    folder,
-                    address=context.address_info["gcs_address"],
-                    dashboard=_url(context.dashboard_url),
-                    metrics=_metrics_endpoints(ray.nodes()),
-                    token_file=token,
-                    node=ray.get_runtime_context().get_node_id(),
-                    pin=_HEAD,
-                )
-        finally:
-            ray_constants.ENABLE_RAY_CLUSTER = clusters
-    _forget_token()
+
+@contextlib.contextmanager
+def _warden(folder: Path) -> Iterator[None]:
+    process = warden.watch(folder)
+    try:
+        yield
+    finally:
+        process.communicate()  # closes its input, and waits until it has swept
 
 
 @contextlib.contextmanager
 def _existing(folder: Path, address: str) -> Iterator[Place]:
+    address = _found(address)
+    _reach(address)
+    runtime = travelling(SETTINGS, os.environ)
+    # Ray takes 127.0.0.1 for this machine's outer address, unless told that all of the cluster is here.
+    here = address.rpartition(":")[0].strip("[]") in ("127.0.0.1", "localhost", "::1")
+    with environment(SETTINGS), _loopback(here), _ray(address=address, runtime_env=runtime) as context:
+        yield _place("cluster", folder, context, None)
+
+
+def _place(kind: Kind, folder: Path, context: Any, token: Path | None) -> Place:
     import ray
 
-    runtime = _travelling(SETTINGS, os.environ)
-    with environment(SETTINGS), _ray(address=address, runtime_env=runtime) as context:
-        node = ray.get_runtime_context().get_node_id()
-        yield Place(
-            "cluster",
-            folder,
-            address=context.address_info["gcs_address"],
-            dashboard=_url(context.dashboard_url),
-            metrics=_metrics_endpoints(ray.nodes()),
-            node=node,
-            pin=_pin(node, ray.nodes()),
-            environment=dict(runtime.get("env_vars", {})),
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    me = ray.get_runtime_context().get_node_id()
+    mine = next(node for node in nodes if node["NodeID"] == me)
+    return Place(
+        kind,
+        folder,
+        address=context.address_info["gcs_address"],
+        dashboard=_url(context.dashboard_url),
+        metrics=tuple(
+            f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+            for node in nodes
+            if node.get("MetricsExportPort")
+        ),
+        token_file=token,
+        node=me,
+        raylet=f"{mine['NodeManagerAddress']}:{mine['NodeManagerPort']}",
+        pin=_pin(mine["Resources"]),
+    )
+
+
+def _found(address: str) -> str:
+    """The address of the running cluster that `auto` means, any other address as it is."""
+    from ray._private.services import get_ray_address_from_environment
+
+    if address != "auto":
+        return address
+    found = None
+    with contextlib.suppress(ConnectionError):
+        found = get_ray_address_from_environment("auto", None)
+    if not found:
+        raise BadInput(
+            "no Ray cluster runs on this machine, which --address auto asks for",
+            hint="name it by --address HOST:PORT, or leave --address away for a local Ray",
         )
+    return found
+
+
+def _reach(address: str) -> None:
+    """Raises BadInput where nothing listens: Ray itself would try for minutes."""
+    reason = unreachable(address, seconds=10)
+    if reason:
+        raise BadInput(
+            f"the Ray cluster at {address} cannot be joined: {reason}",
+            hint="run this on a node of the cluster, or leave --address away for a local Ray",
+        )
+
+
+def unreachable(address: str, seconds: float = 2.0) -> str:
+    """Why nothing listens at HOST:PORT; empty if something does."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+@contextlib.contextmanager
+def _loopback(here: bool) -> Iterator[None]:
+    """While open, Ray knows whether its cluster is all on this machine: it reads that when it is imported, long ago."""
+    from ray._private import ray_constants
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, not here
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextlib.contextmanager
 def _ray(**arguments: Any) -> Iterator[Any]:
     """Ray of this process, quiet, shut down at the end; its failures as errors that a person reads."""
     import ray
+    from ray._private import auto_init_hook
     from ray.exceptions import AuthenticationError, RayError
 
     if ray.is_initialized():
         raise BadInput("this process is already connected to a Ray cluster", hint="use a process of its own a search")
+    # Else a thread of Tune that outlives the place would start another Ray, and end the process for want of a token.
+    auto_init_hook.enable_auto_connect = False
+    _forget_token()
     address = arguments["address"]
     try:
         context = ray.init(log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=True, **arguments)
@@ -155,7 +216,7 @@ def _ray(**arguments: Any) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _travelling(settings: Mapping[str, str], surrounding: Mapping[str, str]) -> dict[str, Any]:
+def travelling(settings: Mapping[str, str], surrounding: Mapping[str, str]) -> dict[str, Any]:
     """The runtime environment of a search on an existing cluster: the package itself, and Ray's settings.
 
     Under `ray job submit` the job may bring its own; what it names already is left to it, since Ray refuses twice.
@@ -242,10 +303,9 @@ def _remove_abandoned(base: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _pin(node: str, nodes: list[dict[str, Any]]) -> str:
-    """A resource of this node: the head's own, or that of the node's address."""
-    mine = next(entry["Resources"] for entry in nodes if entry["NodeID"] == node)
-    names = [name for name in mine if name.startswith("node:")]
+def _pin(resources: Mapping[str, float]) -> str:
+    """The resource that only this node has: the head's own, or that of the node's address."""
+    names = [name for name in resources if name.startswith("node:")]
     return _HEAD if _HEAD in names else names[0]
 
 
@@ -255,18 +315,22 @@ def _node(resources: Mapping[str, float]) -> Node:
     )
 
 
-def _metrics_endpoints(nodes: list[dict[str, Any]]) -> tuple[str, ...]:
-    alive = (node for node in nodes if node["Alive"] and node.get("MetricsExportPort"))
-    return tuple(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in alive)
-
-
 def _url(dashboard: str | None) -> str | None:
     if not dashboard:
         return None
     return dashboard if "://" in dashboard else f"http://{dashboard}"
 
 
+def new_token(folder: Path) -> Path:
+    """A file with a new secret, that only this user can read."""
+    path = folder / "token"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_hex(32))
+    return path
+
+
 def _forget_token() -> None:
-    """Ray keeps the token that it read first for the life of the process."""
+    """Ray keeps the token that it read first for the life of the process, which may have been another cluster's."""
     with contextlib.suppress(Exception):
         sys.modules["ray._raylet"].AuthenticationTokenLoader.instance().reset_cache()

@@ -21,6 +21,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.asked = False
+        self.twice = False
         self._before: dict[signal.Signals, Callable[..., Any] | int | None] = {}
 
     def __enter__(self) -> Interrupts:
@@ -36,6 +37,7 @@ class Interrupts:
 
     def _received(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
+            self.twice = True
             # What follows is only clean-up; a third signal ends even that.
             signal.signal(number, signal.SIG_DFL)
             raise Stopped("stopped at once", hint="the same command continues")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ class Place:
     `address`: of Ray's head, empty for this process. `dashboard`: its URL, None without one. `metrics`: Prometheus
     endpoints, one a node. `token_file`: what opens the dashboard and the API of a local Ray. `folder`: private
     temporary folder of this search, removed when the place closes; nothing in it is ever read back. `node`: Ray's id
-    of the node on which this process runs, and `pin`: the resource that only that node has.
+    of the node on which this process runs, `raylet`: the address of its raylet, `pin`: a resource that only it has.
     """
 
     kind: Kind
@@ -29,8 +29,8 @@ class Place:
     metrics: tuple[str, ...] = ()
     token_file: Path | None = None
     node: str = ""
+    raylet: str = ""
     pin: str = ""
-    environment: dict[str, str] = field(default_factory=dict)
 
 
 def kind_of(address: str | None) -> tuple[Kind, str]:

@@ -7,16 +7,18 @@ import os
 import select
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mcutune.cluster.metrics import Snapshot
+from mcutune.cluster.metrics import FoldSnapshot, Snapshot
 from mcutune.domain.pack import PackStart
 from mcutune.domain.trial import LaneEpoch, LaneFailure, LaneResult, Orders, Verdict
 from mcutune.errors import UserError
+from mcutune.search.progress import Progress
 
 _BRIEF = 60.0  # seconds; a worker group that lived longer had work to do, and its end is no sign of a broken loop
 
@@ -42,7 +44,7 @@ class Answer:
     """
 
     progress: Any
-    error: UserError | None = None
+    error: Exception | None = None
     losses: tuple[str, ...] = ()
 
 
@@ -55,11 +57,20 @@ class _Group:
     placement: Any = None
 
 
+def snapshot_of(progress: Progress) -> Snapshot:
+    """What Prometheus sees of a search's progress."""
+    folds = {
+        view.fold: FoldSnapshot(view.counts, view.best.score if view.best else None, view.scores, view.probabilities)
+        for view in progress.folds
+    }
+    return Snapshot(folds, epochs=progress.epochs, lanes_busy=progress.lanes, packs=progress.packs)
+
+
 class CoordinatorActor:
     """Owns the coordinator, and so the ledger: the only writer under the home.
 
-    A UserError of the coordinator (a full disk, a damaged ledger) ends the search, not a pack: packs are told to end,
-    and the process that searches finds the error in `look()`. One call at a time; none of them waits for anything.
+    An error of the coordinator (a damaged ledger, a mistake of ours) ends the search, not a pack: packs are told to
+    end, and the process that searches finds the error in `look()`. One call at a time; none waits for anything.
     """
 
     def __init__(
@@ -69,7 +80,7 @@ class CoordinatorActor:
         surroundings: Surroundings,
         put: Callable[[Any], Any],
         report: Callable[[Snapshot], None] | None = None,
-        snapshot: Callable[[Any], Snapshot] | None = None,
+        snapshot: Callable[[Any], Snapshot] = snapshot_of,
         brief_lives: int = 3,
     ) -> None:
         os.environ["MCUTUNE_HOME"] = str(surroundings.home)
@@ -85,7 +96,7 @@ class CoordinatorActor:
         self._brief: Counter[int] = Counter()
         self._begun: Counter[int] = Counter()
         self._losses: list[str] = []
-        self._error: UserError | None = None
+        self._error: Exception | None = None
         self._coordinator: Any = None
         with self._fatal():
             self._coordinator = make()
@@ -154,7 +165,7 @@ class CoordinatorActor:
         self._brief[index] = self._brief[index] + 1 if brief else 0
         self._losses.append(f"{group.pack}: {reason}")
         with self._fatal():
-            self._alive().lost(group.pack)
+            self._alive().lost(group.pack, reason)
 
     def _work_left(self) -> bool:
         with self._fatal():
@@ -169,7 +180,7 @@ class CoordinatorActor:
         progress = None
         with self._fatal():
             progress = self._alive().progress()
-            if self._report is not None and self._snapshot is not None:
+            if self._report is not None:
                 self._report(self._snapshot(progress))
         return Answer(progress, self._error, tuple(self._losses))
 
@@ -196,8 +207,11 @@ class CoordinatorActor:
         """Keep the coordinator's first error for the process that searches. `raised`: the caller hears it, too."""
         try:
             yield
-        except UserError as error:
-            self._error = self._error or error
+        except Exception as error:
+            if self._error is None:
+                # Only our own errors are sure to survive the way to another process.
+                foreseen = isinstance(error, UserError)
+                self._error = error if foreseen else RuntimeError(f"the coordinator failed: {traceback.format_exc()}")
             if raised:
                 raise
 

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mcutune.cluster.connect import unreachable
 from mcutune.cluster.interrupts import Interrupts
 from mcutune.cluster.metrics import Reporter, Snapshot
 from mcutune.cluster.place import Place
 from mcutune.cluster.resources import Plan
 from mcutune.errors import NoResources, Stopped, UserError
-from mcutune.search.actor import Answer, CoordinatorActor, Surroundings
+from mcutune.search.actor import Answer, CoordinatorActor, Surroundings, snapshot_of
 
-_LEAVE = 10.0  # seconds that packs have to leave after a stop was asked for
+_LEAVE = 5.0  # seconds that packs have to leave when the work is done or a stop was asked for
+_FORCE = 3.0  # seconds that Ray Tune has to end those that have not left
 _ANSWER = 30.0  # seconds without an answer of the coordinator's actor, after which Ray is taken for dead
+# Seconds for which Ray's head, or what of Ray is on this machine, may be gone. Ray itself would end this process without
+# a word: a minute after its head, ten seconds after its raylet has gone.
+_PATIENCE = 30.0
+_LOCAL_PATIENCE = 2.0
 Watch = Callable[[Any], None]
 
 
@@ -28,7 +35,8 @@ class Job:
 
     `make`: makes the search.coordinator.Coordinator inside the actor; it is pickled. `home`: what that process takes
     for MCUTUNE_HOME. `capacity`: lanes a pack. `logs`: folder for Ray's noise. `loop`: the Train loop, None for
-    training.worker.train_pack. `memory`: bytes that a worker may allocate on the CPU, None for no bound.
+    training.worker.train_pack. `memory`: bytes that a worker may allocate on the CPU, None for no bound. `brief_lives`:
+    worker groups of a pack that may end within a minute, one after another, before it is given up.
     """
 
     run: str
@@ -38,6 +46,7 @@ class Job:
     logs: Path
     loop: Callable[[dict[str, Any]], None] | None = None
     memory: int | None = None
+    brief_lives: int = 3
 
 
 def run_search(
@@ -46,7 +55,7 @@ def run_search(
     plan: Plan,
     *,
     watch: Watch | None = None,
-    snapshot: Callable[[Any], Snapshot] | None = None,
+    snapshot: Callable[[Any], Snapshot] = snapshot_of,
     every: float = 0.5,
 ) -> Any:
     """Run a search to its end in an open place with Ray, and return the coordinator's last progress.
@@ -59,7 +68,8 @@ def run_search(
     with _noise_into(job.logs / "ray.log"), Interrupts() as interrupts:
         try:
             with _coordinator(job, place, snapshot) as actor:
-                return _watch(_start(job, place, plan), actor, interrupts, watch or _nothing, every)
+                pulse = _Pulse(place)
+                return _watch(_start(job, place, plan), actor, pulse, interrupts, watch or _nothing, every)
         except RayError as error:
             raise Stopped(
                 f"Ray has ended: {type(error).__name__}", hint=f"the same command continues; see {job.logs}"
@@ -105,7 +115,7 @@ def run_in_process(
 
 
 @contextlib.contextmanager
-def _coordinator(job: Job, place: Place, snapshot: Callable[[Any], Snapshot] | None) -> Iterator[Any]:
+def _coordinator(job: Job, place: Place, snapshot: Callable[[Any], Snapshot]) -> Iterator[Any]:
     """The named actor on this node, closed and ended when this is left."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -123,15 +133,17 @@ def _coordinator(job: Job, place: Place, snapshot: Callable[[Any], Snapshot] | N
             job.make,
             Surroundings.of_this_process(job.home),
             put=ray.put,
-            report=Reporter(job.run).report if snapshot is not None else None,
+            report=Reporter(job.run).report,
             snapshot=snapshot,
+            brief_lives=job.brief_lives,
         )
     )
     try:
         yield actor
     finally:
-        with contextlib.suppress(Exception):
-            ray.get(actor.close.remote(), timeout=_ANSWER)
+        if not isinstance(sys.exc_info()[1], _Dead):
+            with contextlib.suppress(Exception):
+                ray.get(actor.close.remote(), timeout=_ANSWER)
         with contextlib.suppress(Exception):
             ray.kill(actor)
 
@@ -159,34 +171,54 @@ def _start(job: Job, place: Place, plan: Plan) -> Any:
     )
 
 
-def _watch(fleet: Any, actor: Any, interrupts: Interrupts, watch: Watch, every: float) -> Any:
+class _Dead(Stopped):
+    """Ray is gone: nothing that goes through it can be asked any more."""
+
+
+class _Pulse:
+    """Whether Ray's head and this node's raylet still listen. Calls between actors go on without them, for a while."""
+
+    def __init__(self, place: Place) -> None:
+        now = self._looked = time.monotonic()
+        patience = _PATIENCE if place.kind == "cluster" else _LOCAL_PATIENCE
+        self._watched = {"head": (place.address, patience), "raylet": (place.raylet, _LOCAL_PATIENCE)}
+        self._heard = dict.fromkeys(self._watched, now)
+
+    def check(self) -> None:
+        """Raises _Dead when one has been silent for longer than it may."""
+        if time.monotonic() - self._looked < 1.0:
+            return
+        for name, (address, patience) in self._watched.items():
+            reason = unreachable(address)
+            if not reason:
+                self._heard[name] = time.monotonic()
+            elif time.monotonic() - self._heard[name] > patience:
+                raise _Dead(f"Ray's {name} at {address} is gone: {reason}", hint="the same command continues")
+        self._looked = time.monotonic()
+
+
+def _watch(fleet: Any, actor: Any, pulse: _Pulse, interrupts: Interrupts, watch: Watch, every: float) -> Any:
     """Until the work is done, or a stop was asked for and the packs have left, or no pack is left."""
     deadline: float | None = None
     try:
         while True:
+            pulse.check()
             answer = _look(actor)
             if answer.error is not None:
                 raise answer.error
             watch(answer.progress)
-            if answer.progress.done or fleet.ended:
+            if fleet.ended or (deadline is not None and time.monotonic() > deadline):
                 break
-            if deadline is not None and time.monotonic() > deadline:
-                break
-            if interrupts.asked and deadline is None:
+            if (answer.progress.done or answer.progress.stopped or interrupts.asked) and deadline is None:
                 deadline = time.monotonic() + _LEAVE
-                _ask(actor, "stop")
+                if interrupts.asked:
+                    _ask(actor, "stop")
             fleet.join(every)
-        _let_go(fleet, 0.0 if interrupts.asked else 5.0)
         return _last(actor, fleet, interrupts.asked)
     finally:
+        # Packs with nothing to do have returned by themselves; those that wait for resources have to be told.
         fleet.stop()
-
-
-def _let_go(fleet: Any, seconds: float) -> None:
-    """Packs that have nothing to do return by themselves; those that wait for resources have to be told."""
-    if not fleet.join(seconds):
-        fleet.stop()
-        fleet.join(seconds)
+        fleet.join(0.0 if interrupts.twice or isinstance(sys.exc_info()[1], _Dead) else _FORCE)
 
 
 def _last(actor: Any, fleet: Any, asked: bool) -> Any:

@@ -1,0 +1,39 @@
+"""A search without a model as a process of its own: `python -m tests.ray.searching ADDRESS FOLDER LANES PACKS [CPUS]`.
+
+Prints a line of JSON a look at the progress. Exit code as the command line's.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from mcutune.cluster.connect import capacity, connect
+from mcutune.cluster.resources import Request, plan
+from mcutune.errors import UserError
+from mcutune.search.runner import run_search
+from tests.cluster.fake_search import FakeProgress, fake_snapshot
+from tests.ray.conftest import fake_job
+
+
+def show(progress: FakeProgress) -> None:
+    print(json.dumps(asdict(progress)), flush=True)
+
+
+def main(address: str, folder: str, lanes: str, packs: str) -> int:
+    try:
+        with connect(address, cpus=2 if address == "local" else None) as place:
+            print(json.dumps({"metrics": place.metrics, "folder": str(place.folder)}), flush=True)
+            request = Request(packs=int(packs))
+            job = fake_job(Path(folder), "apart", lanes=int(lanes), epochs=4)
+            run_search(job, place, plan(request, capacity()), watch=show, snapshot=fake_snapshot, every=0.2)
+    except UserError as error:
+        print(json.dumps({"error": str(error)}), flush=True)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
