@@ -22,8 +22,8 @@ from mcutune.search.actor import Answer, CoordinatorActor, Surroundings, snapsho
 _LEAVE = 5.0  # seconds that packs have to leave when the work is done or a stop was asked for
 _FORCE = 3.0  # seconds that Ray Tune has to end those that have not left
 _ANSWER = 30.0  # seconds without an answer of the coordinator's actor, after which Ray is taken for dead
-# Seconds for which Ray's head, or what of Ray is on this machine, may be gone. Ray itself would end this process without
-# a word: a minute after its head, ten seconds after its raylet has gone.
+# Seconds for which Ray's head, or what of Ray is on this machine, may be gone. Ray itself would end this process
+# without a word: a minute after its head, ten seconds after its raylet has gone.
 _PATIENCE = 30.0
 _LOCAL_PATIENCE = 2.0
 Watch = Callable[[Any], None]
