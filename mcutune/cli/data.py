@@ -105,12 +105,12 @@ def _split_by(manifest: TableManifest) -> str:
 
 
 def _print_check(table: Table, findings: list[dict[str, Any]]) -> None:
-    from mcutune.cli.screen import console, plain
+    from mcutune.cli.screen import console, plain, say
 
     out = console()
-    out.print(plain(summary_line(table.manifest), "bold"), soft_wrap=True)
+    say(out, plain(summary_line(table.manifest), "bold"))
     styles = {"error": "red", "note": "yellow"}
     for finding in findings:
-        out.print(plain(f"  {finding['level']}: {finding['message']}", styles[finding["level"]]), soft_wrap=True)
+        say(out, plain(f"  {finding['level']}: {finding['message']}", styles[finding["level"]]))
     if not findings:
         out.print(plain("  nothing to report", "green"))

@@ -167,7 +167,7 @@ def _repair(name: str) -> None:
 
 
 def _print(findings: list[Finding]) -> None:
-    from mcutune.cli.screen import console, plain
+    from mcutune.cli.screen import console, plain, say
 
     out = console()
     styles = {"good": "green", "note": "yellow", "bad": "red"}
@@ -175,4 +175,4 @@ def _print(findings: list[Finding]) -> None:
     for finding in findings:
         line = plain(f"{finding.level:<4}  ", styles[finding.level])
         line.append(f"{inert(finding.subject):<{width}}  {inert(finding.message)}")
-        out.print(line, soft_wrap=True)
+        say(out, line)

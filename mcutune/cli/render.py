@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mcutune.cli.progress import Estimate, TrialRow, View, shown_trials
-from mcutune.cli.screen import console, plain, table
+from mcutune.cli.screen import console, plain, say, table
 from mcutune.cli.text import count, duration, inert, score, value
 
 _STATES = {"finished": "green", "pruned": "yellow", "failed": "red", "running": "cyan"}
@@ -104,7 +104,7 @@ class _Lines:
             self._say(_progress_line(view, left))
 
     def _say(self, line: str) -> None:
-        self._out.print(plain(line), soft_wrap=True)
+        say(self._out, plain(line))
 
 
 def _ended_line(row: TrialRow, view: View, best: bool) -> str:

@@ -37,7 +37,7 @@ def report(
 def show(content: Any, folder: Path, out: Console) -> None:
     """Print a report, and where its files are. Raises Damaged where the content is not a report."""
     from mcutune.cli.render_report import report_view
-    from mcutune.cli.screen import plain
+    from mcutune.cli.screen import plain, say
     from mcutune.errors import Damaged
 
     try:
@@ -47,4 +47,4 @@ def show(content: Any, folder: Path, out: Console) -> None:
         raise Damaged(f"{path} is not a report", hint="mcutune robustness makes it anew") from None
     out.print(view)
     page = folder / "report.html"
-    out.print(plain(f"report: {page if page.exists() else folder / 'report.json'}"), soft_wrap=True)
+    say(out, plain(f"report: {page if page.exists() else folder / 'report.json'}"))

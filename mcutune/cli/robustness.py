@@ -35,7 +35,7 @@ def robustness(
     """
     from mcutune.cli.failures import crashes_go_to
     from mcutune.cli.report import show
-    from mcutune.cli.screen import console, plain
+    from mcutune.cli.screen import console, plain, say
     from mcutune.cli.searched import searched
     from mcutune.errors import CheckFailed
     from mcutune.files import home, read_json
@@ -44,7 +44,7 @@ def robustness(
     out = console(file=sys.stderr if json else None)
     chosen = select(ckpt, home())
     folder = home() / "runs" / chosen.run if chosen.run is not None else None
-    out.print(plain(f"measuring {chosen.name}, trained on {chosen.table}"), soft_wrap=True)
+    say(out, plain(f"measuring {chosen.name}, trained on {chosen.table}"))
     failed: CheckFailed | None = None
     with crashes_go_to((folder or home()) / "logs"), _progress(out) as progress:
         from mcutune.robustness.run import certify
@@ -76,10 +76,10 @@ def _progress(out: Console) -> Iterator[Callable[[int, int, str], None]]:
     """A bar in a terminal, a line a step elsewhere."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from mcutune.cli.screen import plain
+    from mcutune.cli.screen import plain, say
 
     if not out.is_terminal:
-        yield lambda done, total, what: out.print(plain(f"{done + 1}/{total} {what}"), soft_wrap=True)
+        yield lambda done, total, what: say(out, plain(f"{done + 1}/{total} {what}"))
         return
     columns: tuple[Any, ...] = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=out, transient=True) as bar:

@@ -32,6 +32,11 @@ def plain(text: object, style: str = "", *, limit: int = 2000) -> Text:
     return Text(inert(text, limit=limit), style=style)
 
 
+def say(out: Console, text: Text) -> None:
+    """Print a line: wrapped between words in a terminal, left whole for whoever reads a pipe."""
+    out.print(text, soft_wrap=not out.is_terminal)
+
+
 def table(*columns: str, right: Sequence[int] = ()) -> Table:
     """A table with a rule under its head; the columns numbered in `right` are right-aligned."""
     made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")

@@ -10,7 +10,7 @@ from mcutune.cli.failures import crashes_go_to
 from mcutune.cli.options import print_json
 from mcutune.cli.progress import TrialRow, View
 from mcutune.cli.render import SearchView, waiting
-from mcutune.cli.screen import console, plain
+from mcutune.cli.screen import console, plain, say
 from mcutune.cli.searching import (
     Asked,
     Shape,
@@ -70,7 +70,7 @@ def _work(plan: Plan, shape: Shape, out: Console, plain_lines: bool) -> None:
     with opened(shape, lambda: waiting("starting Ray", out)) as (place, capacity):
         packs, lanes = packs_for(plan, shape, capacity)
         packs = with_one_pack(packs) if place.kind == "process" else packs
-        out.print(plain(started(plan, packs, lanes, place)), soft_wrap=True)
+        say(out, plain(started(plan, packs, lanes, place)))
         job = Job(
             run=plan.name,
             make=partial(Coordinator, plan),
