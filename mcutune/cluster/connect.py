@@ -242,9 +242,21 @@ def capacity() -> Capacity:
 
     nodes = tuple(_node(node["Resources"]) for node in ray.nodes() if node["Alive"])
     most = state.get_max_resources_from_cluster_config()
-    if not most:
-        return Capacity(nodes)
-    return Capacity(nodes, grows=True, most=_node(most))
+    if most:
+        return Capacity(nodes, grows=True, most=_node(most))
+    return Capacity(nodes, grows=_autoscaled(ray.get_runtime_context().gcs_address))
+
+
+def _autoscaled(address: str) -> bool:
+    """Whether nodes of the cluster have a type: those that were started by hand are reported as node_ID."""
+    from ray.autoscaler.v2.sdk import get_cluster_status
+
+    try:
+        status = get_cluster_status(address)
+    except Exception:  # an older or a changed protocol: then what is there now is what there is
+        return False
+    every = (*status.active_nodes, *status.idle_nodes)
+    return any(node.ray_node_type_name not in ("", f"node_{node.node_id}") for node in every)
 
 
 def usable_cpus() -> int:

@@ -76,3 +76,13 @@ def test_nothing_is_known_yet() -> None:
     assert {name for name, _ in recorder.values} == {"mcutune_lanes_busy", "mcutune_packs", "mcutune_epochs_per_second"}
 
 
+def test_the_grafana_dashboard_asks_for_what_there_is() -> None:
+    board = json.loads((shipped_folder("cluster") / "grafana.json").read_text(encoding="utf-8"))
+    expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    asked = re.findall(r"(?:by \(([a-z, ]+)\)).*?ray_(mcutune_[a-z_]+)\{([^}]*)\}", " ".join(expressions))
+    assert {name for _, name, _ in asked} == {*GAUGES, *COUNTERS}
+    assert len(asked) == len(expressions)
+    for by, name, selected in asked:
+        tags = {**GAUGES, **COUNTERS}[name][1]
+        assert set(by.split(", ")) <= set(tags)
+        assert set(re.findall(r"([a-z]+)=~", selected)) <= set(tags)
