@@ -200,7 +200,7 @@ def opened(shape: Shape, waiting: Callable[[], AbstractContextManager[None]]) ->
 
             yield place, Capacity((Node(float(usable_cpus()), float(len(gpus()))),))
         else:
-            yield place, capacity(place)
+            yield place, capacity()
 
 
 def started(plan: Plan, packs: Packs, lanes: int, place: Place) -> str:
