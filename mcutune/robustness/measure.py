@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -90,7 +91,7 @@ def _measurement(block: Block, c: int, metric: str, interval: Interval) -> Entry
         "combination": combination,
         "scenario": scenario,
         "metric": metric,
-        "value": float(interval.value[c]),
+        "value": number(interval.value[c]),
         "low": number(interval.low[c]),
         "high": number(interval.high[c]),
         "n": int(block.seen[c]),
@@ -153,7 +154,7 @@ def _numbers(block: Block, metric: str, interval: Interval, place: int) -> Entry
     return {
         "metric": metric,
         "model": block.model,
-        "value": float(interval.value[place]),
+        "value": number(interval.value[place]),
         "low": number(interval.low[place]),
         "high": number(interval.high[place]),
         "interval": interval.method[place],
@@ -165,8 +166,8 @@ def _numbers(block: Block, metric: str, interval: Interval, place: int) -> Entry
 def comparisons(block: Block, reference: Block, metrics: Sequence[str], how: Resampling) -> list[Entry]:
     """Paired differences between two models in every cell; a family is one protocol and metric."""
     found = []
-    for metric in metrics:
-        for c, one in enumerate(compare_sums(block.sums, reference.sums, block.data.task, metric, how)):
+    for metric, ones in compare_sums(block.sums, reference.sums, block.data.task, metrics, how).items():
+        for c, one in enumerate(ones):
             combination, scenario = block.places[c]
             found.append(
                 {
@@ -178,8 +179,7 @@ def comparisons(block: Block, reference: Block, metrics: Sequence[str], how: Res
                     "metric": metric,
                     "model": block.model,
                     "reference": reference.model,
-                    **{key: getattr(one, key) for key in ("difference", "low", "high", "interval", "test")},
-                    **{key: getattr(one, key) for key in ("p", "p_holm", "detectable")},
+                    **dataclasses.asdict(one),
                     "family": len(block.places),
                     "n": int(block.seen[c]),
                     "groups": len(block.sums),
@@ -199,7 +199,7 @@ def curves(block: Block, cells: Sequence[Entry], metrics: Sequence[str], capped:
             {
                 "scenario": one["scenario"],
                 "rate": asked[one["scenario"]],
-                "realised": realised[one["scenario"]],
+                "realised": number(realised[one["scenario"]]),
                 "capped": one["scenario"] in capped,
                 **{key: one[key] for key in ("value", "low", "high")},
             }
@@ -229,8 +229,8 @@ def transfers(block: Block, cells: Sequence[Entry], source: str, within: dict[tu
                 **{key: one[key] for key in ("value", "low", "high", "n")},
                 "winners": len(values),
                 "winners_sd": number(float(np.std(values, ddof=1))) if len(values) > 1 else None,
-                "winners_low": float(values.min()),
-                "winners_high": float(values.max()),
+                "winners_low": number(values.min()),
+                "winners_high": number(values.max()),
                 "within": within.get((combination, metric)),
             }
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from mcutune.domain.task import Task
 from mcutune.robustness.evidence import Array
 from mcutune.robustness.statistics import (
     MCNEMAR,
+    Interval,
     Resampling,
     Statistic,
     detectable,
@@ -44,32 +45,49 @@ def mean_over_replicates(metric: str) -> Callable[[Array], Array]:
     return lambda sums: function(sums).mean(axis=-2)
 
 
-def compare_sums(a: Array, b: Array, task: Task, metric: str, how: Resampling) -> list[Difference]:
-    """Each cell of model `a` against model `b`, from sums [G, S, C, A] of the same groups, one family of C tests."""
+def compare_sums(
+    a: Array, b: Array, task: Task, metrics: Sequence[str], how: Resampling
+) -> dict[str, list[Difference]]:  # fmt: skip
+    """Each cell of model `a` against model `b`, from sums [G, S, C, A] of the same groups: C tests a family."""
     a, b = _as_many(a, b)
-    value = mean_over_replicates(metric)
-    apart = Statistic(lambda sums: value(sums[..., 0, :, :, :]) - value(sums[..., 1, :, :, :]))
+    values = [Statistic(mean_over_replicates(metric)) for metric in metrics]
     rows = rows_in(a, task).mean(axis=(1, 2))
-    found = intervals(np.stack([a, b], axis=1), rows, [apart], how)[0]
-    if metric == "wa" and a.shape[1] == 1 and rows.max() <= 1:
-        right = [np.trace(_square(sums[:, 0]), axis1=-2, axis2=-1) > 0 for sums in (a, b)]
-        p, test = np.array([mcnemar(x, y) for x, y in zip(right[0].T, right[1].T, strict=True)]), MCNEMAR
-    else:
-        p, test = permutation_test(a, b, Statistic(value), seed=how.seed)
+    found = intervals(np.stack([a, b], axis=1), rows, [_apart(one) for one in values], how)
+    p, test = permutation_test(a, b, values, seed=how.seed)
+    tests = [test] * len(metrics)
+    if "wa" in metrics and a.shape[1] == 1 and rows.max() <= 1:
+        place = list(metrics).index("wa")
+        p[place], tests[place] = _mcnemar(a, b), MCNEMAR
+    parts = zip(metrics, found, p, tests, strict=True)
+    return {metric: _differences(one, of, name, how) for metric, one, of, name in parts}
+
+
+def _apart(value: Statistic) -> Statistic:
+    """The difference of two models stacked as [.., 2, S, C, A]."""
+    return Statistic(lambda sums: value.function(sums[..., 0, :, :, :]) - value.function(sums[..., 1, :, :, :]))
+
+
+def _differences(found: Interval, p: Array, test: str, how: Resampling) -> list[Difference]:
     adjusted = holm(p.tolist())
     return [
         Difference(
-            difference=float(found.value[c]),
+            difference=round(float(found.value[c]), 12),
             low=number(found.low[c]),
             high=number(found.high[c]),
             interval=found.method[c],
             test=test,
-            p=float(p[c]),
-            p_holm=adjusted[c],
+            p=round(float(p[c]), 12),
+            p_holm=round(adjusted[c], 12),
             detectable=_detectable(float(found.error[c]), found.freedom, how),
         )
         for c in range(len(found.value))
     ]
+
+
+def _mcnemar(a: Array, b: Array) -> Array:
+    """p of each cell [C] where every group is one row and there is one seed."""
+    right = [np.trace(_square(sums[:, 0]), axis1=-2, axis2=-1) > 0 for sums in (a, b)]
+    return np.array([mcnemar(x, y) for x, y in zip(right[0].T, right[1].T, strict=True)])
 
 
 def _detectable(error: float, freedom: float, how: Resampling) -> float | None:
@@ -87,7 +105,7 @@ def compare(
     index = np.unique(group, return_inverse=True)[1]
     units = int(index.max()) + 1
     a, b = (unit_sums(np.asarray(one), truth, index, units, task, classes) for one in (predicted, reference))
-    return compare_sums(a, b, task, metric, how or Resampling())
+    return compare_sums(a, b, task, [metric], how or Resampling())[metric]
 
 
 def _as_many(a: Array, b: Array) -> tuple[Array, Array]:
@@ -102,5 +120,6 @@ def _square(sums: Array) -> Array:
 
 
 def number(value: float) -> float | None:
-    """A float for JSON: None where it is not finite."""
-    return float(value) if math.isfinite(value) else None
+    """A float for JSON, None where it is not finite. Rounded to 12 decimals, so that the order in which a machine adds
+    values of regression does not show."""
+    return round(float(value), 12) if math.isfinite(value) else None

@@ -212,7 +212,7 @@ def _fixed_labels(protocol: Fixed, modalities: Modalities) -> list[str]:
     if protocol.combinations == "all":
         return _every_label(protocol, modalities)
     chosen = [modalities.parse(text) for text in protocol.combinations]
-    return [modalities.label(c) for c in combinations(len(modalities)) if c in chosen]
+    return [modalities.label(c) for c in sorted(chosen, key=combinations(len(modalities)).index)]
 
 
 def _every_label(protocol: Protocol, modalities: Modalities) -> list[str]:

@@ -144,7 +144,7 @@ class _Rebuilding:
         found = []
         for block in blocks:
             values, summaries = measured(block, metrics, self.how)
-            complete(cells, [(_cell(one), one["value"]) for one in values])
+            complete(cells, [(_cell(one), np.nan if one["value"] is None else one["value"]) for one in values])
             found.append(values)
             self.parts.measurements += values
             self.parts.summaries += summaries

@@ -107,6 +107,7 @@ def jackknife_errors(sums: Array, statistics: Sequence[Statistic]) -> list[Array
     if groups < 2:
         return [np.zeros_like(statistic.function(total)) for statistic in statistics]
     left: list[list[Array]] = [[] for _ in statistics]
+    sums = np.moveaxis(np.ascontiguousarray(np.moveaxis(sums, 0, -1)), -1, 0)  # groups run fastest in memory
     for part in _chunks(groups, sums[0].size):
         without = total - sums[part]
         for values, statistic in zip(left, statistics, strict=True):
@@ -162,12 +163,14 @@ def bootstrap(sums: Array, statistics: Sequence[Statistic], resamples: int, seed
 
 
 def _weighting(sums: Array) -> Callable[[Array], Array]:
-    """Weights [B, G] to weighted totals [B, ...] of sums [G, ...]; sparse where groups are small and classes many."""
-    flat = sums.reshape(len(sums), -1)
-    if np.count_nonzero(flat) > _SPARSE_BELOW * flat.size:
-        return lambda weights: (weights @ flat).reshape(-1, *sums.shape[1:])
-    turned = sparse.csr_array(flat.T)
-    return lambda weights: np.ascontiguousarray((turned @ weights.T).T).reshape(-1, *sums.shape[1:])
+    """Weights [B, G] to weighted totals [B, ...] of sums [G, ...]; sparse where groups are small and classes many.
+
+    In memory B runs fastest, so that what follows works along B and not along the few classes.
+    """
+    flat = np.moveaxis(sums, 0, -1).reshape(-1, len(sums))
+    many = np.count_nonzero(flat) > _SPARSE_BELOW * flat.size
+    factor = np.ascontiguousarray(flat) if many else sparse.csr_array(flat)
+    return lambda weights: np.moveaxis((factor @ weights.T).reshape(*sums.shape[1:], -1), -1, 0)
 
 
 def _weights(groups: int, width: int, resamples: int, seed: int) -> Iterator[Array]:
@@ -189,27 +192,31 @@ def _chunks(count: int, width: int) -> Iterator[slice]:
 
 
 def permutation_test(
-    a: Array, b: Array, statistic: Statistic, *, permutations: int = 9999, seed: int = 0
-) -> tuple[Array, str]:
-    """Two-sided p [Q] that models a and b are exchangeable, and the test's name.
+    a: Array, b: Array, statistics: Sequence[Statistic], *, permutations: int = 9999, seed: int = 0
+) -> tuple[list[Array], str]:
+    """Two-sided p [Q] of each statistic that models a and b are exchangeable, and the test's name.
 
     `a`, `b`: sums [G, S, C, A] of the same rows. All predictions of a group are swapped between the models together;
-    the statistic is the difference of the pooled values. Exact over all 2^G patterns up to 14 groups; above, drawn,
+    what is compared is the difference of the pooled values. Exact over all 2^G patterns up to 14 groups; above, drawn,
     and p counts the observed pattern.
     """
     half, middle = (a - b) / 2, (a + b).sum(axis=0) / 2
-    weighted = _weighting(half)
-    observed = np.abs(statistic.function(a.sum(axis=0)) - statistic.function(b.sum(axis=0)))
-    least = observed - 1e-9 * np.maximum(observed, 1e-3)  # equal but for rounding counts as equal
-    extreme, count = np.zeros(observed.shape), 0
-    exact = len(half) <= _EXACT_UP_TO
+    weighted, exact = _weighting(half), len(half) <= _EXACT_UP_TO
+    totals = a.sum(axis=0), b.sum(axis=0)
+    observed = [np.abs(s.function(totals[0]) - s.function(totals[1])) for s in statistics]
+    extreme, count = [np.zeros(one.shape) for one in observed], 0
     patterns = _every_sign(len(half)) if exact else _drawn_signs(len(half), half[0].size, permutations, seed)
     for signs in patterns:
         moved = weighted(signs)
-        apart = np.abs(statistic.function(middle + moved) - statistic.function(middle - moved))
-        extreme += (apart >= least).sum(axis=0)
+        one, other = middle + moved, middle - moved
         count += len(signs)
-    return (extreme / count, EXACT) if exact else ((extreme + 1) / (count + 1), MONTE_CARLO)
+        for s, statistic in enumerate(statistics):
+            apart = np.abs(statistic.function(one) - statistic.function(other))
+            least = observed[s] - 1e-9 * np.maximum(observed[s], 1e-3)  # equal but for rounding counts as equal
+            extreme[s] += (apart >= least).sum(axis=0)
+    if exact:
+        return [one / count for one in extreme], EXACT
+    return [(one + 1) / (count + 1) for one in extreme], MONTE_CARLO
 
 
 def _every_sign(groups: int) -> Iterator[Array]:

@@ -91,7 +91,9 @@ class FakeModel:
         self.classes = len(self.label_names) or 1
         self.attends = bool(self.configuration.get("attends", False))
 
-    def _scores(self, features: dict[str, np.ndarray], modality: str, group: np.ndarray, mode: str | None) -> np.ndarray:
+    def _scores(
+        self, features: dict[str, np.ndarray], modality: str, group: np.ndarray, mode: str | None
+    ) -> np.ndarray:
         x = features[modality].astype(np.float64)
         if mode == "group":
             for one in np.unique(group):
