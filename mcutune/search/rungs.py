@@ -1,9 +1,9 @@
 """Who goes on at a rung: a pure function of the trials' numbers and scores, whatever the order of arrival.
 
 At a rung, trial k is compared with the 16 nearest lower-numbered trials that reached it; it goes on if it is among the
-best 1/eta of them and itself, ties to the lower number. With too few to compare (fewer than eta − 1) it goes on; trial
-0 always goes on. As long as one of those that might belong to the 16 is neither at the rung nor at its end, the answer
-is WAIT, and the trial is parked.
+best 1/eta of them and itself, ties to the lower number. With fewer than eta − 1 to compare with it goes on, as trial 0
+always does, which has nobody below it. As long as one of those that might belong to the 16 is neither at the rung nor
+at its end, the answer is WAIT, and the trial is parked.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ class Absent(Enum):
 
 def decide(number: int, eta: int, score: Callable[[int], float | Absent]) -> Decision:
     """Whether trial `number`, which has reached a rung, goes on; `score(j)` is trial j's score there."""
-    if number == 0:
-        return Decision.GO_ON
     mine = score(number)
     if isinstance(mine, Absent):
         raise ValueError(f"trial {number} has not reached the rung")

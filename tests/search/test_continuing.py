@@ -147,3 +147,14 @@ def test_a_space_that_does_not_fit_the_data_is_refused(make: Any) -> None:
 def test_declared_combinations_are_measured_in_canonical_order(make: Any) -> None:
     start = make(ONE_SHAPE + "combinations: [text+audio, audio]\n").join("a", 1, "node", "cpu")
     assert start.combinations == (0, 2)
+
+
+def test_words_from_before_a_crash_are_refused(make: Any) -> None:
+    client = make()
+    before, _ = orders_of(client)
+    client.close()
+    client = make()
+    now, _ = orders_of(client)
+    assert now.lane == before.lane and now.attempt == before.attempt + 1
+    client.advance("a", [said(before, 1)], [], [], 0)
+    assert not lane_of(client, now).epochs and events(client) == ["refused"]

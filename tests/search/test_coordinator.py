@@ -243,3 +243,9 @@ def test_progress_is_plain_and_pickles(make: Any) -> None:
     assert pickle.loads(pickle.dumps(progress)) == progress
     assert progress.lanes > 0 and progress.packs == 1 and 0 < progress.share < 1 and progress.epochs > 0
     assert progress.folds[0].best is not None and set(progress.folds[0].scores) == {"audio", "text", "audio+text"}
+
+
+def test_no_lane_is_given_to_two_packs(make: Any) -> None:
+    client = make()
+    lanes = [order.lane for pack in "abc" for order in orders_of(client, pack, 3)]
+    assert len(lanes) == len(set(lanes)) == 8

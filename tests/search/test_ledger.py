@@ -76,6 +76,15 @@ def test_terminal_states_never_change(tmp_path: Path, row: Row) -> None:
         read_ledger(tmp_path)[0].apply(row)
 
 
+def test_a_finished_lane_of_a_running_trial_has_ended() -> None:
+    records = Records()
+    for row in (STUDY, *trial_rows(0)[:-1]):
+        records.apply(row)
+    for again in (LaneRow("1", 0, 0, 2, "running"), LaneRow("1", 0, 0, 1, "failed", failure="nan")):
+        with pytest.raises(ValueError, match="has ended"):
+            records.apply(again)
+
+
 def test_the_database_refuses_a_second_end_too(tmp_path: Path) -> None:
     fill(tmp_path)
     ledger, _ = open_ledger(tmp_path)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from mcutune.search import proposals
 from mcutune.search.ledger import read_ledger
 from mcutune.search.records import canonical_trial, ledger_hash, trial_digest
 from tests.search.simulate import SPACE, Play, plan_of
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _guided_early() -> Iterator[None]:
+    """These searches are short: the sampler's model guides from the third result on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proposals, "STARTUP", 3)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +47,8 @@ def test_the_reference_is_worth_comparing(tmp_path: Path) -> None:
     records, _ = read_ledger(plan.folder)
     counts = records.studies["1"].counts
     assert counts["finished"] and counts["pruned"] and counts["failed"] and not counts["running"]
+    unguided = proposals._sobol_point(plan.space, 0, 13)
+    assert records.studies["1"].trials[13].settings != unguided
     assert sum(counts.values()) == plan.space.trials
 
 
@@ -71,6 +83,14 @@ def test_other_samplers_too(tmp_path: Path, sampler: str) -> None:
 
 
 def test_without_rungs(tmp_path: Path) -> None:
+    """Lanes of a trial are then far apart when one of them fails."""
     text = SPACE.replace("rungs: {first: 1, eta: 2}", "rungs: none")
-    hashes = {Play(plan_of(tmp_path / f"r{p}", text), p, 5, p, 0.02 * p).run() for p in (1, 2, 3)}
-    assert len(hashes) == 1
+    shapes = [(1, 5, 0.0), (2, 1, 0.0), (3, 1, 0.0), (2, 2, 0.05)]
+    plays = [
+        Play(plan_of(tmp_path / f"run{i}", text), packs, capacity, i, kill)
+        for i, (packs, capacity, kill) in enumerate(shapes)
+    ]
+    assert len({play.run() for play in plays}) == 1
+    studies = [read_ledger(play.plan.folder, keep=True)[0].studies["1"] for play in plays]
+    failed = [[[len(lane.epochs) for lane in t.lanes] for t in study.trials if t.failure] for study in studies]
+    assert any(other != failed[0] for other in failed[1:])  # or it shows nothing

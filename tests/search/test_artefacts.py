@@ -1,0 +1,88 @@
+"""Folders that are whole or absent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcutune.domain.trial import LaneId
+from mcutune.errors import BadInput
+from mcutune.files import sha256
+from mcutune.search.artefacts import EncoderCache, checkpoint_folder, sweep, write_checkpoint, write_folder
+
+FILES = {"model.safetensors": b"weights", "checkpoint.json": b"{}"}
+
+
+def test_a_checkpoint_lies_where_it_belongs_with_its_hashes(tmp_path: Path) -> None:
+    lane = LaneId("Ses01", 7, 2)
+    assert write_checkpoint(tmp_path, lane, FILES) == (sha256(b"weights"), sha256(b"{}"))
+    folder = tmp_path / "checkpoints/Ses01/7/2"
+    assert checkpoint_folder(tmp_path, lane) == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
+
+
+@pytest.mark.durable
+def test_files_are_synced_before_the_folder_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+    real_sync, real_rename = os.fsync, os.rename
+
+    def sync(file: int) -> None:
+        happened.append("sync " + Path(f"/proc/self/fd/{file}").readlink().suffix)
+        real_sync(file)
+
+    def rename(*names: Any, **options: Any) -> None:
+        happened.append("rename")
+        real_rename(*names, **options)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "rename", rename)
+    write_folder(tmp_path / "target", FILES)
+    assert happened == ["sync .safetensors", "sync .json", "sync .part", "rename", "sync "]
+
+
+@pytest.mark.parametrize("fault", ["fsync", "rename"])
+def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    write_folder(tmp_path / "target", {"a": b"old"})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, fault, fail)
+        with pytest.raises(OSError, match="No space"):
+            write_folder(tmp_path / "target", FILES)
+    assert [path.name for path in tmp_path.rglob("*")] == ["target", "a"]
+
+
+def test_a_folder_from_before_a_crash_is_replaced(tmp_path: Path) -> None:
+    write_folder(tmp_path / "target", {"a": b"old", "b": b"old"})
+    write_folder(tmp_path / "target", {"a": b"new"})
+    assert {path.name: path.read_bytes() for path in (tmp_path / "target").iterdir()} == {"a": b"new"}
+
+
+def test_what_a_crash_left_is_swept(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, LaneId("1", 0, 0), FILES)
+    (tmp_path / "checkpoints/1/0/.1.abc.part").mkdir()
+    sweep(tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints/1/0").iterdir()] == ["0"]
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden"])
+def test_file_names_are_strict(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadInput):
+        write_folder(tmp_path / "target", {name: b""})
+
+
+@pytest.mark.parametrize("key", ["../up", "", "a" * 80, "a.b"])
+def test_encoder_keys_are_strict(tmp_path: Path, key: str) -> None:
+    with pytest.raises(BadInput):
+        EncoderCache(tmp_path, lambda pack: True).get(key, "a")
+
+
+def test_an_encoder_in_the_cache_stays_as_it_is(tmp_path: Path) -> None:
+    cache = EncoderCache(tmp_path, lambda pack: True)
+    cache.put("abc", {"w": b"first"})
+    cache.put("abc", {"w": b"second"})
+    assert cache.get("abc", "a") == {"w": b"first"}
