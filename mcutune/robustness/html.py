@@ -1,0 +1,100 @@
+"""report.html: a report as one page that is read offline, without script. A view: report.json is the truth.
+
+Names and texts of a report come from files that others wrote. Each is escaped, and what is not printable (control
+characters, marks that turn the writing direction) is shown, not obeyed. No address in the page comes from the report.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import DictLoader, Environment, StrictUndefined, TemplateError
+from markupsafe import Markup
+
+from mcutune.errors import Damaged
+from mcutune.files import read_json, write_bytes
+from mcutune.robustness import shades
+from mcutune.robustness.page import page
+from mcutune.robustness.tables import gap, title
+
+PAGE = "report.html"
+LIMIT = 2_000_000  # bytes of a page
+_ROWS = (1023, 255, 63, 15)  # of a table: as many as fit
+_LONGEST = 2000  # characters of one text
+_TEMPLATE, _MACROS, _STYLE = "report.html.j2", "report_macros.html.j2", "report.css"
+
+
+def render(report: dict[str, Any]) -> str:
+    """The page of a report, the same text for the same report; under 2 MB, the weakest rows of long tables only.
+
+    Raises LookupError, TypeError, ValueError, AttributeError or jinja2.TemplateError for what is no report.
+    """
+    environment, style = _environment(), _style()
+    template = environment.get_template(_TEMPLATE)
+    made = ""
+    for most in _ROWS:
+        made = template.render(page=page(report, most), style=Markup(style), policy=_policy(style), most=most)
+        if len(made.encode()) < LIMIT:
+            break
+    return made
+
+
+def write(report_json: Path) -> Path:
+    """Write report.html beside a report.json; its path. Raises BadInput or Damaged where that is no report."""
+    report = read_json(report_json)
+    try:
+        made = render(report)
+    except (LookupError, TypeError, ValueError, AttributeError, StopIteration, TemplateError):
+        raise Damaged(f"{report_json} is not a report", hint="mcutune robustness makes it anew") from None
+    path = report_json.with_name(PAGE)
+    write_bytes(path, made.encode())
+    return path
+
+
+def inert(text: str) -> str:
+    """Text in which what is not printable is written as an escape; cut where it is very long."""
+    cut = text.strip()[: _LONGEST + 1]
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
+
+
+def _finalize(value: Any) -> Any:
+    """What jinja2 does with every value before it escapes it."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return inert(value)
+    return value
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    texts = {name: _text(name) for name in (_TEMPLATE, _MACROS)}
+    made = Environment(
+        loader=DictLoader(texts),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals |= {"gap": gap, "title": title}
+    return made
+
+
+@lru_cache(maxsize=1)
+def _style() -> str:
+    return _text(_STYLE) + shades.css()
+
+
+def _text(name: str) -> str:
+    return resources.files("mcutune.robustness").joinpath(name).read_text(encoding="utf-8")
+
+
+def _policy(style: str) -> str:
+    """Nothing is loaded, run or sent; the one style is known by its hash."""
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"

@@ -1,0 +1,294 @@
+"""What report.html shows, section by section, from a report. Text only: the template makes the markup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mcutune.robustness.drawings import Curves, Trajectories, curves, trajectories
+from mcutune.robustness.tables import (
+    Cell,
+    Forest,
+    Heat,
+    Numbers,
+    Place,
+    bounds,
+    cell,
+    forest,
+    heat,
+    main_metric,
+    number,
+    numbers,
+    place_of,
+    scale,
+    title,
+)
+
+Entry = dict[str, Any]
+
+_KINDS = {"fixed": "combination", "random": "missing rate", "cross_dataset": "combination"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A protocol's part of the page. `numbers`: by metric, all models; `main` names the metric shown open."""
+
+    id: str
+    entry: Entry
+    rows: str
+    heats: tuple[Heat, ...]
+    curves: Curves | None
+    transfers: tuple[Transfer, ...]
+    forests: tuple[Forest, ...]
+    numbers: tuple[Numbers, ...]
+    main: str
+    intervals: str
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One metric of one model from one table to another; rows: place, value at home, a value a normalisation."""
+
+    model: str
+    source: str
+    target: str
+    metric: str
+    modes: tuple[str, ...]
+    rows: tuple[tuple[Place, Cell | None, tuple[Cell | None, ...]], ...]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A key of the winners' configurations: a value a fold, with whether it is not trial 0's."""
+
+    key: str
+    searched: bool
+    zero: str
+    values: tuple[tuple[str, bool], ...]
+
+
+@dataclass(frozen=True)
+class Published:
+    """Published numbers beside own ones under one protocol and metric. `rows`: place or words, own value, theirs."""
+
+    protocol: str
+    metric: str
+    methods: tuple[Entry, ...]
+    rows: tuple[tuple[Place, str, str, tuple[str, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    report: Entry
+    model: str
+    counts: str
+    measured: tuple[Measured, ...]
+    trajectories: tuple[Trajectories, ...]
+    settings: tuple[Setting, ...]
+    same: tuple[tuple[str, str], ...]
+    published: tuple[Published, ...]
+    calibration: Generic | None
+    failed: tuple[Entry, ...]
+    most: int
+
+
+@dataclass(frozen=True)
+class Generic:
+    """Entries as a table of their plain values."""
+
+    keys: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def page(report: Entry, most: int) -> Page:
+    """`most`: rows that a table may have. Raises LookupError, TypeError or ValueError for what is no report."""
+    names = [one["name"] for one in report["data"]["modalities"]]
+    subject = next(one for one in report["models"] if one["role"] == "subject")
+    settings, same = _settings(report, subject)
+    by_model: dict[str, list[Entry]] = {}
+    for one in report["dpft"]:
+        by_model.setdefault(one["model"], []).append(one)
+    drawn = (trajectories(of, names, f"d{n}") for n, of in enumerate(by_model.values()))
+    return Page(
+        report=report,
+        model=subject["name"],
+        counts=_counts(report, subject),
+        measured=tuple(_measured(report, one, n, names, most) for n, one in enumerate(report["protocols"])),
+        trajectories=tuple(one for one in drawn if one is not None),
+        settings=settings,
+        same=same,
+        published=tuple(_published(report, subject["name"], names)),
+        calibration=_generic(report.get("calibration")),
+        failed=tuple(check for check in report["checks"] if not check["passed"]),
+        most=most,
+    )
+
+
+def _counts(report: Entry, subject: Entry) -> str:
+    data, seeds = report["data"], max(len(winner["checkpoints"]) for winner in subject["winners"])
+    folds = len(subject["winners"])
+    parts = [_many(data["measured"], "test row"), _many(data["groups"], data["group"]), _many(folds, "fold")]
+    return ", ".join([*parts, _many(seeds, "seed")])
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _measured(report: Entry, protocol: Entry, n: int, names: Sequence[str], most: int) -> Measured:
+    mine = [one for one in report["measurements"] if one["protocol"] == protocol["id"]]
+    metrics = list(dict.fromkeys(one["metric"] for one in mine))
+    models = [one["name"] for one in report["models"] if any(m["model"] == one["name"] for m in mine)]
+    summaries = [one for one in report["summaries"] if one["protocol"] == protocol["id"]]
+    drawn = [one for one in report["degradation"] if one["protocol"] == protocol["id"]]
+    transfers = tuple(_transfers(report, protocol, names, most))
+    per_model = {name: [one for one in mine if one["model"] == name] for name in models}
+    return Measured(
+        id=f"p{n}",
+        entry=protocol,
+        rows=_KINDS.get(protocol["kind"], "place"),
+        heats=()
+        if transfers
+        else tuple(
+            heat(of, [one for one in summaries if one["model"] == name], names, most) for name, of in per_model.items()
+        ),
+        curves=curves(drawn, f"c{n}") if drawn else None,
+        transfers=transfers,
+        forests=tuple(_forests(report, protocol, names, most)),
+        numbers=tuple(
+            numbers(of, metric, names, most)
+            for metric in metrics
+            for of in per_model.values()
+            if any(one["metric"] == metric for one in of)
+        ),
+        main=title(main_metric(metrics)),
+        intervals="; ".join(dict.fromkeys(one["interval"] for one in mine)),
+    )
+
+
+def _forests(report: Entry, protocol: Entry, names: Sequence[str], most: int) -> Iterator[Forest]:
+    mine = [one for one in report["comparisons"] if one["protocol"] == protocol["id"]]
+    for reference, metric in dict.fromkeys((one["reference"], one["metric"]) for one in mine):
+        of = [one for one in mine if (one["reference"], one["metric"]) == (reference, metric)]
+        yield forest(of, names, most)
+
+
+def _transfers(report: Entry, protocol: Entry, names: Sequence[str], most: int) -> Iterator[Transfer]:
+    if protocol["kind"] != "cross_dataset":
+        return
+    entries = report["cross_dataset"]
+    for key in dict.fromkeys((one["model"], one["source"], one["target"], one["metric"]) for one in entries):
+        mine = [one for one in entries if (one["model"], one["source"], one["target"], one["metric"]) == key]
+        modes = list(dict.fromkeys(one["normalisation"] for one in mine))
+        homes = [one["within"] for one in mine if one["within"] is not None]
+        worst, best = scale(key[3], [*homes, *(one["value"] for one in mine)])
+        cells = {(one["combination"], one["normalisation"]): one for one in mine}
+        labels = list(dict.fromkeys(one["combination"] for one in mine))
+        rows = []
+        for label in labels[:most]:
+            home = next(one["within"] for one in mine if one["combination"] == label)
+            at_home = None if home is None else cell({"value": home, "low": None, "high": None}, worst, best)
+            found = (cells.get((label, mode)) for mode in modes)
+            there = tuple(cell(one, worst, best, _winners(one)) if one else None for one in found)
+            rows.append((place_of({"combination": label}, names), at_home, there))
+        yield Transfer(*key[:3], title(key[3]), tuple(modes), tuple(rows), len(labels) - len(rows))
+
+
+def _winners(one: Entry) -> str:
+    """How the checkpoints spread, each having predicted all rows."""
+    if one["winners"] == 1:
+        return ""
+    return f"{number(one['winners_low'])} to {number(one['winners_high'])}"
+
+
+def _settings(report: Entry, subject: Entry) -> tuple[tuple[Setting, ...], tuple[tuple[str, str], ...]]:
+    """Keys that were searched, differ between folds or differ from trial 0; and the other keys with their value."""
+    searched = [one["key"] for one in report["search"]["space"]["dimensions"]] if report["search"] else []
+    own = [dict(_flat(winner["configuration"])) for winner in subject["winners"]]
+    zero = _trial_zero(report, subject)
+    keys = list(dict.fromkeys([*searched, *(key for of in [*own, *zero] for key in of)]))
+    shown, same = [], []
+    for key in keys:
+        values = [of.get(key, "–") for of in own]
+        before = [of.get(key, "–") for of in zero]
+        if key in searched or len(set(values + before)) > 1:
+            at = before if len(before) == len(values) else [None] * len(values)
+            differs = [was is not None and was != now for was, now in zip(at, values, strict=True)]
+            words = ", ".join(dict.fromkeys(before)) if before else "not known"
+            shown.append(Setting(key, key in searched, words, tuple(zip(values, differs, strict=True))))
+        else:
+            same.append((key, values[0]))
+    return tuple(shown), tuple(same)
+
+
+def _trial_zero(report: Entry, subject: Entry) -> list[dict[str, str]]:
+    """Trial 0's configuration in each fold, from a reference with the same folds; [] where it is not in the report."""
+    folds = [winner["fold"] for winner in subject["winners"]]
+    for model in report["models"]:
+        winners = model["winners"]
+        if [one["fold"] for one in winners] == folds and all(one["trial"] == 0 for one in winners):
+            return [dict(_flat(one["configuration"])) for one in winners]
+    return []
+
+
+def _flat(configuration: Entry, before: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in configuration.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", setting(value)
+
+
+def setting(value: Any) -> str:
+    """A configuration value as a person writes it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(setting, value))
+    return str(value)
+
+
+def _published(report: Entry, model: str, names: Sequence[str]) -> Iterator[Published]:
+    kinds = {one["id"]: one["kind"] for one in report["protocols"]}
+    entries = report["published"]
+    for protocol, metric in dict.fromkeys((one["protocol"], one["metric"]) for one in entries):
+        methods = [one for one in entries if (one["protocol"], one["metric"]) == (protocol, metric)]
+        own: dict[str, Entry] = {}
+        for one in [*report["measurements"], *report["summaries"]]:
+            if kinds[one["protocol"]] == protocol and (one["metric"], one["model"]) == (metric, model):
+                own.setdefault(one.get("name") or one["combination"] or one["scenario"], one)
+        rows = []
+        for key in _ordered((key for one in methods for key in one["values"]), list(own)):
+            is_name = key in ("mean_all", "mean_incomplete", "worst", "area")
+            scenario = key.replace("_", " of ") if is_name else key
+            label = None if is_name or "=" in key else key
+            mine = own.get(key)
+            theirs = tuple(number(one["values"].get(key)) for one in methods)
+            shown = (number(mine["value"]), bounds(mine)) if mine else ("–", "")
+            place = place_of({"combination": label, "scenario": scenario}, names, label is None)
+            rows.append((place, *shown, theirs))
+        yield Published(protocol, title(metric), tuple(methods), tuple(rows))
+
+
+def _ordered(keys: Iterable[str], order: Sequence[str]) -> list[str]:
+    rank = {key: n for n, key in enumerate(order)}
+    return sorted(dict.fromkeys(keys), key=lambda key: rank.get(key, len(rank)))
+
+
+def _generic(entries: Any) -> Generic | None:
+    """A table of a part of the report that has no view of its own yet."""
+    rows = [entries] if isinstance(entries, dict) else entries
+    if not rows:
+        return None
+    plain = [{key: one[key] for key in one if not isinstance(one[key], (list, dict))} for one in rows]
+    keys = list(dict.fromkeys(key for one in plain for key in one))
+    return Generic(
+        tuple(key.replace("_", " ") for key in keys),
+        tuple(tuple(setting(one.get(key)) for key in keys) for one in plain),
+    )

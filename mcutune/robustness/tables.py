@@ -1,0 +1,303 @@
+"""What the tables of report.html show, from a report: places, shades, marks of intervals. Text only, no markup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mcutune.domain.task import METRICS
+from mcutune.robustness.shades import shade
+
+Entry = dict[str, Any]
+
+_GROUPED_FROM = 16  # combinations: from here on a table is cut into one part a number of modalities
+_MARK = 120.0  # width of the drawing of an interval
+_SUMMARIES = {
+    "mean_all": "mean of all {over}",
+    "mean_incomplete": "mean of the {over} incomplete",
+    "worst": "worst of {over}",
+    "area": "mean over the curve ({over} rates)",
+}
+_ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Place:
+    """A row's name: a combination as its modalities with ● for present and ○ for absent, or a scenario, or both."""
+
+    parts: tuple[str, ...]
+    dots: str
+    scenario: str
+
+    @property
+    def size(self) -> int:
+        """How many modalities are present; 0 for a scenario."""
+        return len(self.parts)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An interval as a drawing: positions from 0 to 120; `zero`: where no difference is."""
+
+    at: str
+    low: str | None
+    high: str | None
+    zero: str | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value, its interval ('' where there is none), its shade, and the value so signed that more is better."""
+
+    value: str
+    bounds: str
+    shade: int
+    signed: float
+    more: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    place: Place
+    cells: tuple[Any, ...]
+    new: bool = False  # whether the number of modalities is another than in the row above
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one table; `title` where the table is cut into parts, `brief` what a reader sees of it when closed."""
+
+    title: str
+    brief: str
+    open: bool
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Places by metrics. `scales`: the worst and best value of each column. `left_out`: rows that are not shown."""
+
+    model: str
+    titles: tuple[str, ...]
+    scales: tuple[tuple[str, str], ...]
+    parts: tuple[Part, ...]
+    summaries: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Everything known of each value of one metric of one model."""
+
+    model: str
+    metric: str
+    scale: tuple[str, str]
+    rows: tuple[Row, ...]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Paired differences of one metric; `verdicts`: how many places are better, worse, and not shown to differ."""
+
+    reference: str
+    metric: str
+    lower_is_better: bool
+    tests: str
+    family: int
+    scale: tuple[str, str]
+    verdicts: tuple[int, int, int]
+    rows: tuple[Row, ...]
+    left_out: int
+
+
+def number(value: float | None) -> str:
+    """Three decimals; a dash where there is none."""
+    return "–" if value is None else f"{value + 0.0:.3f}".replace("-0.000", "0.000")
+
+
+def gap(value: float) -> str:
+    """A difference with its sign."""
+    return f"{value:+.3f}".replace("-0.000", "0.000").replace("+0.000", "0.000")
+
+
+def chance(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def bounds(one: Entry) -> str:
+    """`0.728 to 0.790`, '' where there is no interval."""
+    return "" if one["low"] is None or one["high"] is None else f"{number(one['low'])} to {number(one['high'])}"
+
+
+def title(metric: str) -> str:
+    """As a column head: `UA`, `MAE, lower is better`."""
+    short = {"wa": "WA", "ua": "UA", "f1": "F1", "acc2": "ACC2", "f1_nonzero": "F1 non-zero", "mae": "MAE"}
+    return short.get(metric, "Pearson r" if metric == "pearson" else metric)
+
+
+def main_metric(names: Iterable[str]) -> str:
+    """The metric that speaks for a report: ua or mae, else the first."""
+    known = list(dict.fromkeys(names))
+    return next((name for name in ("ua", "mae") if name in known), known[0])
+
+
+def place_of(one: Entry, modalities: Sequence[str], scenarios: bool = True) -> Place:
+    """The place of a measurement or comparison."""
+    label, scenario = one.get("combination"), str(one.get("scenario", ""))
+    parts = tuple(str(label).split("+")) if label is not None else ()
+    known = bool(parts) and set(parts) <= set(modalities)
+    dots = "".join("●" if name in parts else "○" for name in modalities) if known else ""
+    kind, _, rest = scenario.partition("=")
+    shown = {"rate": f"missing rate {rest}", "normalisation": f"{rest} normalisation"}.get(kind, scenario)
+    return Place(parts, dots, shown if scenarios or not parts else "")
+
+
+def heat(measured: Sequence[Entry], summaries: Sequence[Entry], modalities: Sequence[str], most: int) -> Heat:
+    """The heat map of one model under one protocol; `most`: how many rows at most, the worst first."""
+    metrics = list(dict.fromkeys(one["metric"] for one in measured))
+    several = len({one["scenario"] for one in measured}) > 1
+    cells = {(one["combination"], one["scenario"], one["metric"]): one for one in measured}
+    places = list(dict.fromkeys((one["combination"], one["scenario"]) for one in measured))
+    scales = {
+        metric: scale(metric, [one["value"] for one in measured if one["metric"] == metric]) for metric in metrics
+    }
+    ranked = main_metric(metrics)
+    kept = _worst(places, [_signed(ranked, cells.get((*at, ranked))) for at in places], most)
+    rows, size = [], None
+    for at in kept:
+        found = [cells.get((*at, metric)) for metric in metrics]
+        named = next(one for one in found if one is not None)
+        place = place_of(named, modalities, several)
+        shown = [cell(one, *scales[metric]) if one else None for one, metric in zip(found, metrics, strict=True)]
+        rows.append(Row(place, tuple(shown), size is not None and place.size != size))
+        size = place.size
+    return Heat(
+        measured[0]["model"],
+        tuple(map(title, metrics)),
+        tuple((number(worst), number(best)) for worst, best in scales.values()),
+        _parts(rows, metrics.index(ranked), title(ranked), len(modalities)),
+        tuple(_summary(summaries, name, metrics) for name in dict.fromkeys(one["name"] for one in summaries)),
+        len(places) - len(kept),
+    )
+
+
+def scale(metric: str, values: Sequence[float]) -> tuple[float, float]:
+    """The worst and the best of values."""
+    better = metric not in METRICS or METRICS[metric].higher_is_better
+    return (min(values), max(values)) if better else (max(values), min(values))
+
+
+def cell(one: Entry, worst: float, best: float, more: str = "") -> Cell:
+    signed = one["value"] if best >= worst else -one["value"]
+    return Cell(number(one["value"]), bounds(one), shade(one["value"], worst, best), signed, more)
+
+
+def numbers(measured: Sequence[Entry], metric: str, modalities: Sequence[str], most: int) -> Numbers:
+    """All that is known of each value of a metric; `measured` of one model and protocol."""
+    mine = [one for one in measured if one["metric"] == metric]
+    low, high = _range(mine)
+    several = len({one["scenario"] for one in measured}) > 1
+    kept = _worst(mine, [_signed(metric, one) for one in mine], most)
+    rows = []
+    for one in kept:
+        spread = (number(one["seeds_sd"]), one["seeds"], number(one["folds_sd"]), one["folds"])
+        cells = (_mark(one, "value", low, high), number(one["value"]), bounds(one), one["n"], one["groups"], *spread)
+        rows.append(Row(place_of(one, modalities, several), cells))
+    return Numbers(
+        mine[0]["model"], title(metric), (number(low), number(high)), tuple(rows), len(mine) - len(kept)
+    )  # fmt: skip
+
+
+def forest(compared: Sequence[Entry], modalities: Sequence[str], most: int) -> Forest:
+    """Paired differences; `compared` of one protocol, reference and metric."""
+    metric, first = compared[0]["metric"], compared[0]
+    low, high = _range([{**one, "value": one["difference"]} for one in compared])
+    reach = max(abs(low), abs(high))
+    several = len({one["scenario"] for one in compared}) > 1
+    verdicts = [_verdict(one) for one in compared]
+    kept = _worst(list(compared), [_signed(metric, {"value": one["difference"]}) for one in compared], most)
+    rows = []
+    for one in kept:
+        mark = _mark(one, "difference", -reach, reach, 0.0)
+        seen = (chance(one["p"]), chance(one["p_holm"]), number(one["detectable"]), one["groups"])
+        words = {1: "better", -1: "worse", 0: "not shown"}[_verdict(one)]
+        cells = (mark, gap(one["difference"]), bounds(one), *seen, words)
+        rows.append(Row(place_of(one, modalities, several), cells))
+    return Forest(
+        first["reference"],
+        title(metric),
+        metric in METRICS and not METRICS[metric].higher_is_better,
+        " and ".join(dict.fromkeys(one["test"] for one in compared)),
+        first["family"],
+        (number(-reach), f"+{number(reach)}"),
+        (verdicts.count(1), verdicts.count(-1), verdicts.count(0)),
+        tuple(rows),
+        len(compared) - len(kept),
+    )
+
+
+def _verdict(one: Entry) -> int:
+    if one["p_holm"] >= _ALPHA:
+        return 0
+    return 1 if _signed(one["metric"], {"value": one["difference"]}) > 0 else -1
+
+
+def _signed(metric: str, one: Entry | None) -> float:
+    if one is None:
+        return float("inf")
+    return float(METRICS[metric].signed(one["value"]) if metric in METRICS else one["value"])
+
+
+def _worst(items: list[Any], signed: Sequence[float], most: int) -> list[Any]:
+    """All items, or the `most` worst of them in their own order."""
+    kept = sorted(sorted(range(len(items)), key=lambda n: signed[n])[:most])
+    return [items[n] for n in kept]
+
+
+def _range(measured: Sequence[Entry]) -> tuple[float, float]:
+    ends = [one[key] for one in measured for key in ("low", "high", "value") if one[key] is not None]
+    return min(ends), max(ends)
+
+
+def _mark(one: Entry, key: str, low: float, high: float, zero: float | None = None) -> Mark:
+    def at(value: float | None) -> str | None:
+        if value is None:
+            return None
+        share = 0.5 if high <= low else (value - low) / (high - low)
+        return f"{4 + share * (_MARK - 8):.1f}"
+
+    return Mark(str(at(one[key])), at(one["low"]), at(one["high"]), at(zero))
+
+
+def _parts(rows: Sequence[Row], ranked: int, metric: str, modalities: int) -> tuple[Part, ...]:
+    """One part, or one a number of modalities where there are many rows, open where it breaks or is complete."""
+    if len(rows) < _GROUPED_FROM or len({row.place.size for row in rows}) < 2:
+        return (Part("", "", True, tuple(rows)),)
+    parts = []
+    for size in sorted({row.place.size for row in rows}):
+        mine = tuple(row for row in rows if row.place.size == size)
+        known = sorted((row for row in mine if row.cells[ranked]), key=lambda row: float(row.cells[ranked].signed))
+        brief = f"{metric} {known[0].cells[ranked].value}" if known else ""
+        if len(known) > 1:
+            brief = f"{metric} from {known[0].cells[ranked].value} ({_name(known[0])}) to "
+            brief += f"{known[-1].cells[ranked].value} ({_name(known[-1])})"
+        what = "all modalities" if size == modalities else f"{size} of {modalities} modalities"
+        parts.append(Part(f"{what}: {len(mine)} combination{'s' if len(mine) != 1 else ''}", brief, size == 1, mine))
+    return tuple(parts)
+
+
+def _name(row: Row) -> str:
+    return "+".join(row.place.parts)
+
+
+def _summary(
+    summaries: Sequence[Entry], name: str, metrics: Sequence[str]
+) -> tuple[str, tuple[tuple[str, str], ...]]:  # fmt: skip
+    of = {one["metric"]: one for one in summaries if one["name"] == name}
+    first = next(iter(of.values()))
+    which = [of[metric]["which"] for metric in metrics if metric in of and of[metric]["which"]]
+    words = _SUMMARIES.get(name, name).format(over=first["over"]) + (f": {which[0]}" if len(set(which)) == 1 else "")
+    shown = ((number(of[metric]["value"]), bounds(of[metric])) if metric in of else ("–", "") for metric in metrics)
+    return words, tuple(shown)
