@@ -39,6 +39,8 @@ def robustness(
     from mcutune.cli.searched import searched
     from mcutune.errors import CheckFailed
     from mcutune.files import home, read_json
+    from mcutune.robustness import html
+    from mcutune.robustness.run import certify
     from mcutune.robustness.selection import select
 
     out = console(file=sys.stderr if json else None)
@@ -47,8 +49,6 @@ def robustness(
     say(out, plain(f"measuring {chosen.name}, trained on {chosen.table}"))
     failed: CheckFailed | None = None
     with crashes_go_to((folder or home()) / "logs"), _progress(out) as progress:
-        from mcutune.robustness.run import certify
-
         try:
             certify(
                 ckpt,
@@ -62,6 +62,7 @@ def robustness(
             if not (chosen.folder / "report.json").exists():
                 raise
             failed = error  # the report is there and says so: show it first
+    html.write(chosen.folder / "report.json")
     report = read_json(chosen.folder / "report.json")
     if json:
         print_json(report)
