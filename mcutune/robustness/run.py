@@ -68,8 +68,13 @@ def certify(
         log = openings.record(job.selection.opened, job.selection.given, tables, protocol_ids)
         labels = _write_data(job, beside)
         write_manifest(beside, _manifest_facts(job, facts, log, labels, search))
-    report = rebuild(folder)
-    write_json(job.selection.folder / REPORT, report)
+    path = job.selection.folder / REPORT
+    try:
+        report = rebuild(folder)
+    except CheckFailed:
+        path.unlink(missing_ok=True)  # an older report must not pass for this one; its evidence stays
+        raise
+    write_json(path, report)
     failed = [f"{check['name']}: {check['detail']}" for check in report["checks"] if not check["passed"]]
     if failed:
         raise CheckFailed(

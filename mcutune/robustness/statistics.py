@@ -117,9 +117,9 @@ def jackknife_errors(sums: Array, statistics: Sequence[Statistic]) -> list[Array
 
 def _jackknife_error(left: Array) -> Array:
     """From the statistic without each group, [G, Q]. Leaving out the only rows of a metric gives NaN: not counted."""
-    groups = len(left)
-    centred = left - np.nanmean(left, axis=0)
-    return np.sqrt((groups - 1) / groups * np.nansum(centred**2, axis=0))
+    groups, known = len(left), np.isfinite(left)
+    mean = np.where(known, left, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    return np.sqrt((groups - 1) / groups * np.where(known, (left - mean) ** 2, 0).sum(axis=0))
 
 
 def t_bounds(value: Array, error: Array, scale: str, freedom: float, confidence: float) -> tuple[Array, Array]:

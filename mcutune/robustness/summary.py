@@ -43,18 +43,31 @@ def complete_label(report: Entry) -> str:
 
 
 def _fares(report: Entry, mine: list[Entry], model: str) -> str:
-    data = report["data"]
-    fixed = {one["combination"]: one for one in _of(mine, report, "fixed")}
-    full = fixed.get(complete_label(report)) or next(iter(_of(mine, report, "random")), None)
-    if full is None:
-        best = _best(_of(mine, report, "cross_dataset"))
-        return f"On {best['dataset']}, another corpus, {model} reaches {value_text(best)} with {best['combination']}."
-    groups = f"{full['groups']:,} {data['group']}s" if full["groups"] != 1 else f"1 {data['group']}"
-    text = f"With every modality present {model} reaches {value_text(full)} on {full['n']:,} test rows of {groups}"
-    mean = next((s for s in report["summaries"] if s["name"] == "mean_all" and _same(s, full)), None)
+    top, where = _headline(report, mine)
+    kind = report["data"]["group"] if top["dataset"] == report["data"]["table"] else report["targets"][0]["group"]
+    groups = f"{top['groups']:,} {kind}{'' if top['groups'] == 1 else 's'}"
+    rows = "test rows" if top["split"] == "test" else "rows"
+    text = f"{where} {model} reaches {value_text(top)} on {top['n']:,} {rows} of {groups}"
+    mean = next((s for s in report["summaries"] if s["name"] == "mean_all" and _same(s, top)), None)
     if mean:
         text += f", and {value_text(mean)} on average over the {mean['over']} combinations"
-    return f"{text}{_against(report, full)}."
+    return f"{text}{_against(report, top)}."
+
+
+def _headline(report: Entry, mine: list[Entry]) -> tuple[Entry, str]:
+    """The measurement that is named first, and in words where it was made."""
+    fixed, rates, cross = (_of(mine, report, kind) for kind in ("fixed", "random", "cross_dataset"))
+    full = next((one for one in fixed if one["combination"] == complete_label(report)), None)
+    full = full or next((one for one in rates if one["scenario"] == "rate=0"), None)
+    if full:
+        return full, "With every modality present"
+    if fixed:
+        best = _best(fixed)
+        return best, f"With {best['combination']}"
+    if rates:
+        return rates[0], f"At {rates[0]['scenario']}"
+    best = _best(cross)
+    return best, f"On {best['dataset']}, another corpus, with {best['combination']}"
 
 
 def _same(one: Entry, other: Entry) -> bool:
@@ -62,7 +75,7 @@ def _same(one: Entry, other: Entry) -> bool:
 
 
 def _against(report: Entry, full: Entry) -> str:
-    """How the subject compares with the reference with everything present."""
+    """How the subject compares with the first reference there."""
     keys = ("protocol", "combination", "scenario", "metric")
     found = next((one for one in report["comparisons"] if all(one[k] == full[k] for k in keys)), None)
     if found is None:
@@ -70,9 +83,9 @@ def _against(report: Entry, full: Entry) -> str:
     gap = METRICS[found["metric"]].signed(found["difference"])
     shown = f"{abs(gap):.3f} {'better' if gap >= 0 else 'worse'} than {found['reference']}"
     if found["p_holm"] < 0.05:
-        return f". Complete, it is {shown} (adjusted p = {found['p_holm']:.3f})"
-    least = f"; {found['detectable']:.3f} would have been seen" if found["detectable"] else ""
-    return f". Complete, it is {shown}: no more than chance (adjusted p = {found['p_holm']:.2f}{least})"
+        return f". There it is {shown} (adjusted p = {found['p_holm']:.3f})"
+    least = f"; {found['detectable']:.3f} would have been found" if found["detectable"] else ""
+    return f". There it is {shown}, not more than chance explains (adjusted p = {found['p_holm']:.2f}{least})"
 
 
 def _signed(one: Entry) -> float:
@@ -86,18 +99,16 @@ def _best(measured: list[Entry]) -> Entry:
 def _breaks(report: Entry, mine: list[Entry]) -> str:
     fixed, rates = _of(mine, report, "fixed"), _of(mine, report, "random")
     if len(fixed) > 1:
-        worst, top = (
-            min(fixed, key=_signed),
-            next((one for one in fixed if one["combination"] == complete_label(report)), _best(fixed)),
-        )
-        lost = abs(top["value"] - worst["value"])
-        text = f"It is weakest with {_only(worst['combination'])}: {value_text(worst)}, {lost:.3f} "
-        text += f"{'below' if METRICS[worst['metric']].higher_is_better else 'above'} {top['combination']}"
-        return text + (f"; {_chance(report, worst)}." if _chance(report, worst) else ".")
+        worst = min(fixed, key=_signed)
+        top = next((one for one in fixed if one["combination"] == complete_label(report)), _best(fixed))
+        side = "below" if METRICS[worst["metric"]].higher_is_better else "above"
+        lost = f"{abs(top['value'] - worst['value']):.3f} {side} {top['combination']}"
+        chance = _chance(report, worst)
+        return f"It is weakest with {_only(worst['combination'])}: {value_text(worst)}, {lost}{chance}."
     if len(rates) > 1:
         first, last = rates[0], rates[-1]
         return f"From {first['scenario']} to {last['scenario']} it goes from {value_text(first)} to {value_text(last)}."
-    return "Where it breaks was not measured: no combination but one."
+    return "Where it breaks was not measured: there is one combination only."
 
 
 def _only(label: str | None) -> str:
@@ -105,11 +116,11 @@ def _only(label: str | None) -> str:
 
 
 def _chance(report: Entry, one: Entry) -> str:
-    """Whether a value is not shown to be above chance: UA 1 / K; '' otherwise."""
+    """Said where a UA is not shown to be above that of guessing, 1 / K."""
     classes = len(report["data"]["classes"])
     low = one["low"] if one["low"] is not None else one["value"]
     if one["metric"] == "ua" and classes and low <= 1 / classes:
-        return f"not shown to be better than chance ({1 / classes:.3f})"
+        return f"; not shown to be better than guessing ({1 / classes:.3f})"
     return ""
 
 

@@ -43,6 +43,20 @@ def fixed_value(folder: Path, table: str, model: int, combination: str, metric: 
     )
 
 
+def fixed_spreads(folder: Path, table: str, model: int, combination: str, metric: str) -> tuple[float, float]:
+    """Standard deviations: between seeds pooled over folds, between folds averaged over seeds."""
+    rows = pd.read_parquet(folder / f"rows-{table}.parquet").astype({"id": str})
+    stored = _predictions(folder / f"predictions-{model}-{table}.parquet", rows)
+    mine = stored[stored.combination == combination]
+
+    def of(part: pd.DataFrame) -> float:
+        return metric_of(metric, part.label.to_numpy(), part.predicted.to_numpy())
+
+    seeds = [of(part) for _, part in mine.groupby("seed")]
+    folds = [np.mean([of(part) for _, part in fold.groupby("seed")]) for _, fold in mine.groupby("fold")]
+    return float(np.std(seeds, ddof=1)), float(np.std(folds, ddof=1))
+
+
 def cross_value(
     folder: Path, table: str, model: int, combination: str, scenario: str, metric: str
 ) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from mcutune.robustness.evidence import read_manifest
 from mcutune.robustness.rebuild import rebuild
 from mcutune.robustness.run import certify
 from mcutune.robustness.stored import Store
-from tests.reference.report_twin import cross_value, fixed_value, random_value
+from tests.reference.report_twin import cross_value, fixed_spreads, fixed_value, random_value
 from tests.robustness.worlds import checkpoint, load_fake, make_run, make_table
 
 SCHEMA = json.loads((Path(mcutune.robustness.__file__).parent / "report.schema.json").read_text(encoding="utf-8"))
@@ -88,6 +88,8 @@ def test_values_are_those_of_the_slow_twin(home: Path, report: Report, metric: s
         for label in ("text", "audio+video", "audio+text+video"):
             found = measured(report, protocol="fixed", combination=label, metric=metric, model=model)
             assert found["value"] == pytest.approx(fixed_value(folder, "toy", number, label, metric), abs=1e-9)
+            spreads = fixed_spreads(folder, "toy", number, label, metric)
+            assert (found["seeds_sd"], found["folds_sd"]) == pytest.approx(spreads, abs=1e-9)
         scenario = "rate=0.4"
         found = measured(report, scenario=scenario, metric=metric, model=model)
         assert found["value"] == pytest.approx(random_value(folder, "toy", number, scenario, metric), abs=1e-9)
