@@ -1,7 +1,7 @@
 """Are a run's winners above the linear floor? Every combination and metric, paired over groups, Holm over the family.
 
-    python bench/floors.py --data iemocap --c 0.003 --out floors.json
-    python bench/against_floors.py --run ranks-iemocap --floors floors.json --out bench/results/iemocap.json
+    python -m bench.floors --data iemocap --c 0.003 --out floors.json
+    python -m bench.against_floors --run ranks-iemocap --floors floors.json --out bench/results/iemocap.json
 
 For each linear model of the floors file: winner minus floor, p of a permutation test within groups, two-sided, adjusted
 over the combinations of one metric. `below` counts combinations other than the complete one in which the winner is
@@ -61,6 +61,16 @@ def against(run: str, floors: Path) -> dict[str, Any]:
     return result
 
 
+def show(result: dict[str, Any]) -> None:
+    """The result as lines."""
+    for name, model in result["models"].items():
+        below = ", ".join(model["below"]) or "none"
+        print(f"{name}: complete above in both: {model['complete_above']}; significantly below: {below}")
+        for key, cell in model["cells"].items():
+            values = f"{cell['winner']:.3f} {cell['floor']:.3f} {cell['difference']:+.3f}"
+            print(f"  {key:60} {values} p {cell['p_holm']:.3f}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--run", required=True)
@@ -74,14 +84,7 @@ def main() -> int:
         return error.exit_code
     if options.out:
         write_json(options.out, result)
-    for name, model in result["models"].items():
-        print(
-            f"{name}: complete above in both: {model['complete_above']}; significantly below: {model['below'] or 'none'}"
-        )
-        for key, cell in model["cells"].items():
-            print(
-                f"  {key:60} {cell['winner']:.3f} {cell['floor']:.3f} {cell['difference']:+.3f} p {cell['p_holm']:.3f}"
-            )
+    show(result)
     return 0
 
 

@@ -2,7 +2,7 @@
 
     mcutune data make planted --name planted20k --rows 20000
     mcutune search --space ranks --data planted20k
-    python bench/optimum.py --run ranks-planted20k --out bench/results/optimum.json
+    python -m bench.optimum --run ranks-planted20k --out bench/results/optimum.json
 
 The gap is the accuracy of the Bayes-optimal predictor of the encoder's kind less the winner's (mean over seeds), on the
 same test rows, with a paired 95 % bootstrap interval over dialogues.
