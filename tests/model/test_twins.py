@@ -175,3 +175,15 @@ def test_trained_all_combinations_equals_forward():
         many = [x.expand(lanes, -1, -1, -1) for x in inputs]
         slow = network.forward(views, many, present, settings, no_drop(lanes)).flat().logits
         torch.testing.assert_close(fast[:, c], slow, rtol=1e-4, atol=1e-4)
+
+
+def test_a_dialogue_without_a_modality_stays_finite():
+    network = TrainedNetwork((5, 3), 3, 16, 1, 2, 2, low_precision=False, device=CPU)
+    views = {name: v.clone().requires_grad_() for name, v in filled(network, 1).items()}
+    inputs = [torch.randn(1, 2, 4, d, generator=torch.Generator().manual_seed(5)) for d in (5, 3)]
+    present = torch.ones(1, 2, 4, 2, dtype=torch.bool)
+    present[0, 1, :, 0] = False
+    out = network.forward(views, inputs, present, lanes_of(1), no_drop(1))
+    gradients = torch.autograd.grad(out.logits.square().sum(), list(views.values()), allow_unused=True)
+    assert torch.isfinite(out.logits).all()
+    assert all(g is None or torch.isfinite(g).all() for g in gradients)
