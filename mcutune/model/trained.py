@@ -108,8 +108,7 @@ class TrainedNetwork:
     ) -> Tensor:
         """Shared representation [P, G·T, W] of modality m from x [P, G, T, D] with has [P, G, T]."""
         shape = x.shape[:3]
-        keys = has.flatten(0, 1)
-        keys = keys | ~keys.any(1, keepdim=True)  # softmax over nothing; what it gives is never read
+        keys = has.flatten(0, 1)  # a dialogue without any gives zeros, which are never read
         hidden = self._shared(params, f"enter.{m}", x.flatten(1, 2), lanes, drop)
         for block in range(self.depth):
             name = f"block.{m}.{block}"
