@@ -20,7 +20,7 @@ import mcutune
 from mcutune.cluster import warden
 from mcutune.cluster.place import Kind, Place, kind_of
 from mcutune.cluster.resources import Capacity, Node
-from mcutune.errors import BadInput, NoResources
+from mcutune.errors import BadInput, NoResources, UserError
 
 _PREFIX = "mcutune-ray-"
 _LONGEST = 20  # Ray puts sockets some 65 characters below its folder, and a socket's path ends at 107
@@ -104,8 +104,17 @@ def _existing(folder: Path, address: str) -> Iterator[Place]:
     runtime = travelling(SETTINGS, os.environ)
     # Ray takes 127.0.0.1 for this machine's outer address, unless told that all of the cluster is here.
     here = address.rpartition(":")[0].strip("[]") in ("127.0.0.1", "localhost", "::1")
-    with environment(SETTINGS), _loopback(here), _ray(address=address, runtime_env=runtime) as context:
+    values = {**SETTINGS, **_token_mode(os.environ)}
+    with environment(values), _loopback(here), _ray(folder, address=address, runtime_env=runtime) as context:
         yield _place("cluster", folder, context, None)
+
+
+def _token_mode(surrounding: Mapping[str, str]) -> dict[str, str]:
+    """Who has a token means to use it; Ray itself shows none to a cluster that is named, unless told to."""
+    if "RAY_AUTH_MODE" in surrounding:
+        return {}
+    named = surrounding.get("RAY_AUTH_TOKEN") or surrounding.get("RAY_AUTH_TOKEN_PATH")
+    return {"RAY_AUTH_MODE": "token"} if named or (Path.home() / ".ray" / "auth_token").exists() else {}
 
 
 def _place(kind: Kind, folder: Path, context: Any, token: Path | None) -> Place:
@@ -181,39 +190,60 @@ def _loopback(here: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _ray(**arguments: Any) -> Iterator[Any]:
+def _ray(folder: Path, **arguments: Any) -> Iterator[Any]:
     """Ray of this process, quiet, shut down at the end; its failures as errors that a person reads."""
     import ray
     from ray._private import auto_init_hook
-    from ray.exceptions import AuthenticationError, RayError
+    from ray.exceptions import RayError
 
     if ray.is_initialized():
         raise BadInput("this process is already connected to a Ray cluster", hint="use a process of its own a search")
     # Else a thread of Tune that outlives the place would start another Ray, and end the process for want of a token.
     auto_init_hook.enable_auto_connect = False
-    _forget_token()
-    address = arguments["address"]
+    _read_environment_again()
+    said = folder / "ray.init"
     try:
-        context = ray.init(log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=True, **arguments)
-    except AuthenticationError:
-        raise BadInput(
-            f"the Ray cluster at {address} refuses this token",
-            hint="set RAY_AUTH_TOKEN_PATH to the file with the cluster's token",
-        ) from None
+        with _stderr_into(said):
+            context = ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **arguments)
     except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
         with contextlib.suppress(Exception):
             ray.shutdown()
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if address == "local":
-            raise NoResources(f"a local Ray does not start: {first}") from error
-        raise BadInput(
-            f"the Ray cluster at {address} cannot be joined: {first}",
-            hint="run this on a node of the cluster, or leave --address away for a local Ray",
-        ) from error
+        raise _no_ray(arguments["address"], error, said.read_text(encoding="utf-8", errors="replace")) from error
     try:
         yield context
     finally:
         ray.shutdown()
+
+
+def _no_ray(address: str, error: Exception, said: str) -> UserError:
+    """What to tell of a Ray that could not be started or joined, from its exception and what it wrote."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    if address == "local":
+        return NoResources(f"a local Ray does not start: {first}")
+    if "Unauthenticated" in said or "uthentication" in first:
+        return BadInput(
+            f"the Ray cluster at {address} wants another token",
+            hint="set RAY_AUTH_TOKEN_PATH to the file with the cluster's token",
+        )
+    return BadInput(
+        f"the Ray cluster at {address} cannot be joined: {first}",
+        hint="run this on a node of the cluster, or leave --address away for a local Ray",
+    )
+
+
+@contextlib.contextmanager
+def _stderr_into(path: Path) -> Iterator[None]:
+    """What is written to standard error, also by Ray's C++, goes into a file."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with path.open("w") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def travelling(settings: Mapping[str, str], surrounding: Mapping[str, str]) -> dict[str, Any]:
@@ -342,7 +372,10 @@ def new_token(folder: Path) -> Path:
     return path
 
 
-def _forget_token() -> None:
-    """Ray keeps the token that it read first for the life of the process, which may have been another cluster's."""
-    with contextlib.suppress(Exception):
-        sys.modules["ray._raylet"].AuthenticationTokenLoader.instance().reset_cache()
+def _read_environment_again() -> None:
+    """Ray keeps the settings and the token that it read first for the life of the process."""
+    import ray
+
+    compiled: Any = ray._raylet
+    compiled.Config.initialize("")
+    compiled.AuthenticationTokenLoader.instance().reset_cache()

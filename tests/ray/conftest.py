@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -55,9 +56,14 @@ def workers_of(title: str, root: int | None = None) -> list[psutil.Process]:
     return found
 
 
+def patience(seconds: float) -> float:
+    """The seconds that something may take here, where it takes that long on a machine that does nothing else."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def eventually(check: Callable[[], Any], seconds: float = 60.0, what: str = "it") -> Any:
     """The first true answer of `check`, or a failure of the test."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + patience(seconds)
     while time.monotonic() < end:
         if answer := check():
             return answer

@@ -21,7 +21,7 @@ from mcutune.search.runner import run_search
 from tests.cluster.fake_search import fake_snapshot
 from tests.ray.conftest import eventually, fake_job, packs, workers_of
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
 @dataclass
