@@ -77,6 +77,7 @@ def _local(folder: Path, cpus: int | None, gpus: int | None) -> Iterator[Place]:
         environment(values, without=without),
         _loopback(True),
         _ray(
+            folder,
             address="local",
             num_cpus=cpus if cpus is not None else usable_cpus(),
             num_gpus=gpus,
