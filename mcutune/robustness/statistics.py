@@ -237,10 +237,16 @@ def mcnemar(right_a: Array, right_b: Array) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p values adjusted over their family by Holm's method."""
-    from statsmodels.stats.multitest import multipletests
+    """p values adjusted over their family by Holm's method.
 
-    return [float(value) for value in multipletests(p, method="holm")[1]] if len(p) else []
+    Equal to statsmodels' multipletests (tested), which collects garbage three times a call: 0.1 to 1 s each beside
+    torch, for every family of a report.
+    """
+    values = np.asarray(p, dtype=np.float64)
+    order = np.argsort(values, kind="stable")
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1)
+    return [float(value) for value in adjusted]
 
 
 def detectable(error: float, freedom: float, *, confidence: float = 0.95, power: float = 0.8) -> float:

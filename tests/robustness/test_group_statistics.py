@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from mcutune.domain.task import METRICS, Task
 from mcutune.robustness.paired import compare, mean_over_replicates
@@ -150,7 +151,10 @@ def test_many_small_groups_take_the_sparse_way_to_the_same_numbers() -> None:
     statistic = Statistic(mean_over_replicates("f1"))
     weights = np.concatenate(list(_weights(500, sums[0].size, 20, 0)))
     dense = (weights @ sums.reshape(500, -1)).reshape(20, *sums.shape[1:])
-    assert bootstrap(sums, [statistic], 20, 0)[0] == pytest.approx(statistic.function(dense), abs=1e-12)
+    counts = Statistic(lambda sums: sums[..., 0, :, 5])
+    drawn = bootstrap(sums, [statistic, counts], 20, 0)
+    assert drawn[0] == pytest.approx(statistic.function(dense), abs=1e-12)
+    assert drawn[1] == pytest.approx(dense[:, 0, :, 5])
 
 
 def interval_of(metric: str, scale: str = "fraction", **given: int) -> Interval:
@@ -288,7 +292,10 @@ def test_mcnemar_where_every_row_is_its_own_group() -> None:
     )
 
 
-def test_holm_by_hand() -> None:
+def test_holm_by_hand_and_as_in_statsmodels() -> None:
+    p = np.random.default_rng(0).random(40) ** 3
+    p[5] = p[6]
+    assert holm(p.tolist()) == pytest.approx(multipletests(p, method="holm")[1])
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
 
