@@ -21,7 +21,7 @@ from mcutune.search.actor import Answer, CoordinatorActor, Surroundings, snapsho
 
 _LEAVE = 5.0  # seconds that packs have to leave when the work is done or a stop was asked for
 _FORCE = 3.0  # seconds that Ray Tune has to end those that have not left
-_ANSWER = 30.0  # seconds without an answer of the coordinator's actor, after which Ray is taken for dead
+_CLOSE = 30.0  # seconds that the coordinator has to close its ledger
 # Seconds for which Ray's head, or what of Ray is on this machine, may be gone. Ray itself would end this process
 # without a word: a minute after its head, ten seconds after its raylet has gone.
 _PATIENCE = 30.0
@@ -143,7 +143,7 @@ def _coordinator(job: Job, place: Place, snapshot: Callable[[Any], Snapshot]) ->
     finally:
         if not isinstance(sys.exc_info()[1], _Dead):
             with contextlib.suppress(Exception):
-                ray.get(actor.close.remote(), timeout=_ANSWER)
+                ray.get(actor.close.remote(), timeout=_CLOSE)
         with contextlib.suppress(Exception):
             ray.kill(actor)
 
@@ -179,10 +179,10 @@ class _Pulse:
     """Whether Ray's head and this node's raylet still listen. Calls between actors go on without them, for a while."""
 
     def __init__(self, place: Place) -> None:
-        now = self._looked = time.monotonic()
         patience = _PATIENCE if place.kind == "cluster" else _LOCAL_PATIENCE
         self._watched = {"head": (place.address, patience), "raylet": (place.raylet, _LOCAL_PATIENCE)}
-        self._heard = dict.fromkeys(self._watched, now)
+        self._missed: dict[str, float] = {}  # since when
+        self._looked = time.monotonic()
 
     def check(self) -> None:
         """Raises _Dead when one has been silent for longer than it may."""
@@ -191,8 +191,8 @@ class _Pulse:
         for name, (address, patience) in self._watched.items():
             reason = unreachable(address)
             if not reason:
-                self._heard[name] = time.monotonic()
-            elif time.monotonic() - self._heard[name] > patience:
+                self._missed.pop(name, None)
+            elif time.monotonic() - self._missed.setdefault(name, time.monotonic()) > patience:
                 raise _Dead(f"Ray's {name} at {address} is gone: {reason}", hint="the same command continues")
         self._looked = time.monotonic()
 
@@ -203,28 +203,23 @@ def _watch(fleet: Any, actor: Any, pulse: _Pulse, interrupts: Interrupts, watch:
     try:
         while True:
             pulse.check()
-            answer = _look(actor)
-            if answer.error is not None:
-                raise answer.error
+            answer = _look(actor, pulse)
             watch(answer.progress)
             if fleet.ended or (deadline is not None and time.monotonic() > deadline):
                 break
             if (answer.progress.done or answer.progress.stopped or interrupts.asked) and deadline is None:
                 deadline = time.monotonic() + _LEAVE
                 if interrupts.asked:
-                    _ask(actor, "stop")
+                    _ask(actor, "stop", pulse)
             fleet.join(every)
-        return _last(actor, fleet, interrupts.asked)
+        return _last(_look(actor, pulse), fleet, interrupts.asked)
     finally:
         # Packs with nothing to do have returned by themselves; those that wait for resources have to be told.
         fleet.stop()
         fleet.join(0.0 if interrupts.twice or isinstance(sys.exc_info()[1], _Dead) else _FORCE)
 
 
-def _last(actor: Any, fleet: Any, asked: bool) -> Any:
-    answer = _look(actor)
-    if answer.error is not None:
-        raise answer.error
+def _last(answer: Answer, fleet: Any, asked: bool) -> Any:
     if not answer.progress.done and not asked and not answer.progress.stopped and fleet.ended:
         reasons = "; ".join([*answer.losses[-2:], *fleet.errors]) or "they returned without a reason"
         raise NoResources(f"every pack has given up: {reasons}", hint="mend the cause, then the same command continues")
@@ -237,16 +232,23 @@ def _ended(progress: Any, asked: bool) -> Any:
     return progress
 
 
-def _look(actor: Any) -> Answer:
-    answer = _ask(actor, "look")
+def _look(actor: Any, pulse: _Pulse) -> Answer:
+    """The coordinator's progress; raises the error that ended it."""
+    answer = _ask(actor, "look", pulse)
     assert isinstance(answer, Answer)
+    if answer.error is not None:
+        raise answer.error
     return answer
 
 
-def _ask(actor: Any, method: str) -> Any:
+def _ask(actor: Any, method: str, pulse: _Pulse) -> Any:
+    """The answer of the coordinator's actor, however long it takes while Ray lives: it may be reading a large table."""
     import ray
 
-    return ray.get(getattr(actor, method).remote(), timeout=_ANSWER)
+    answer = getattr(actor, method).remote()
+    while not ray.wait([answer], timeout=1.0)[0]:
+        pulse.check()
+    return ray.get(answer)
 
 
 def _nothing(_: Any) -> None:
