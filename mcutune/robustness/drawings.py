@@ -18,7 +18,7 @@ Entry = dict[str, Any]
 Array = npt.NDArray[np.float64]
 
 _MOST_LINES = 15  # combinations that get a line each; above that one line and a band a number of modalities
-_MOST_FOLDS = 12
+_MOST_FOLDS = 15
 _QUANTITIES = {"probabilities": "probability", "divergences": "divergence"}
 
 
@@ -40,11 +40,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves of a protocol, one panel a metric; `rates`: rate asked for, realised, capped."""
+    """Curves of a protocol, one panel a metric; `capped`: what was realised, and the higher rates asked for."""
 
     legend: tuple[Key, ...]
     panels: tuple[Panel, ...]
-    rates: tuple[tuple[str, str, bool], ...]
+    capped: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,11 @@ def curves(degradation: Sequence[Entry], name: str) -> Curves:
         )  # fmt: skip
         panels.append(Panel(title(metric), svg))
     keys = [Key(str(n), swatch(look[model]), None, model) for n, model in enumerate(models, start=1)]
-    points = degradation[0]["points"]
-    rates = tuple((f"{point['rate']:g}", number(point["realised"]), bool(point["capped"])) for point in points)
-    return Curves(tuple(keys), tuple(panels), rates)
+    capped: dict[str, tuple[str, ...]] = {}
+    for point in (point for point in degradation[0]["points"] if point["capped"]):
+        realised = number(point["realised"])
+        capped[realised] = (*capped.get(realised, ()), f"{point['rate']:g}")
+    return Curves(tuple(keys), tuple(panels), tuple(capped.items()))
 
 
 def _column(points: Sequence[Entry], key: str) -> list[float]:

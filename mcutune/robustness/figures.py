@@ -85,7 +85,7 @@ def panel(
         if even is not None:
             axes.axhline(even, color="#666666", linewidth=1.0, linestyle=(0, (1, 2)))
         for line in lines:
-            _draw(axes, line)
+            _draw(axes, line, 0.16 if sum(one.low is not None for one in lines) < 3 else 0.07)
         axes.set_ylim(*y_limits)
         axes.set_xlabel(x_title)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
@@ -116,12 +116,12 @@ def swatch(look: Look) -> Markup:
     )
 
 
-def _draw(axes: Axes, line: Line) -> None:
+def _draw(axes: Axes, line: Line, shaded: float) -> None:
     thin = np.unique(np.linspace(0, len(line.x) - 1, min(len(line.x), _MOST_POINTS)).round().astype(int))
     x, y = np.asarray(line.x, float)[thin], np.asarray(line.y, float)[thin]
     if line.low is not None and line.high is not None:
         low, high = np.asarray(line.low, float)[thin], np.asarray(line.high, float)[thin]
-        axes.fill_between(x, low, high, color=line.look.colour, alpha=0.16, linewidth=0)
+        axes.fill_between(x, low, high, color=line.look.colour, alpha=shaded, linewidth=0)
     style: Any = (0, line.look.dash) if line.look.dash else "-"
     every = max(1, len(thin) // 8)
     axes.plot(
@@ -144,7 +144,7 @@ def _tags(axes: Axes, lines: Sequence[Line], y_limits: tuple[float, float]) -> N
         places[n] = min(places[n], ceiling)
     for line, place in zip(tagged, places, strict=True):
         axes.text(
-            1.015, place / height, line.tag, transform=axes.transAxes, color=line.look.colour, va="center",
+            1.015, place / height, line.tag, transform=axes.transAxes, color=_INK, va="center",
             ha="left", fontweight="bold", fontsize=_FONT - 1, parse_math=False,
         )  # fmt: skip
 

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from mcutune.errors import Damaged
 from mcutune.files import read_json, write_bytes
 from mcutune.robustness import shades
-from mcutune.robustness.page import page
+from mcutune.robustness.page import drawings, page
 from mcutune.robustness.tables import gap, title
 
 PAGE = "report.html"
@@ -37,8 +37,9 @@ def render(report: dict[str, Any]) -> str:
     environment, style = _environment(), _style()
     template = environment.get_template(_TEMPLATE)
     made = ""
+    drawn = drawings(report)
     for most in _ROWS:
-        made = template.render(page=page(report, most), style=Markup(style), policy=_policy(style), most=most)
+        made = template.render(page=page(report, drawn, most), style=Markup(style), policy=_policy(style), most=most)
         if len(made.encode()) < LIMIT:
             break
     return made

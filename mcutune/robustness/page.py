@@ -44,6 +44,7 @@ class Measured:
     numbers: tuple[Numbers, ...]
     main: str
     intervals: str
+    with_intervals: bool
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Page:
     published: tuple[Published, ...]
     calibration: Generic | None
     failed: tuple[Entry, ...]
-    most: int
+    with_intervals: bool
 
 
 @dataclass(frozen=True)
@@ -102,27 +103,46 @@ class Generic:
     rows: tuple[tuple[str, ...], ...]
 
 
-def page(report: Entry, most: int) -> Page:
+@dataclass(frozen=True)
+class Drawings:
+    """The figures: curves by protocol, trajectories by model."""
+
+    curves: dict[str, Curves]
+    trajectories: tuple[Trajectories, ...]
+
+
+def drawings(report: Entry) -> Drawings:
+    """Raises LookupError, TypeError or ValueError for what is no report."""
+    names = [one["name"] for one in report["data"]["modalities"]]
+    found = {}
+    for n, protocol in enumerate(dict.fromkeys(one["protocol"] for one in report["degradation"])):
+        found[protocol] = curves([one for one in report["degradation"] if one["protocol"] == protocol], f"c{n}")
+    models = dict.fromkeys(one["model"] for one in report["dpft"])
+    mine = ([one for one in report["dpft"] if one["model"] == model] for model in models)
+    drawn = (trajectories(of, names, f"d{n}") for n, of in enumerate(mine))
+    return Drawings(found, tuple(one for one in drawn if one is not None))
+
+
+def page(report: Entry, drawn: Drawings, most: int) -> Page:
     """`most`: rows that a table may have. Raises LookupError, TypeError or ValueError for what is no report."""
     names = [one["name"] for one in report["data"]["modalities"]]
     subject = next(one for one in report["models"] if one["role"] == "subject")
     settings, same = _settings(report, subject)
-    by_model: dict[str, list[Entry]] = {}
-    for one in report["dpft"]:
-        by_model.setdefault(one["model"], []).append(one)
-    drawn = (trajectories(of, names, f"d{n}") for n, of in enumerate(by_model.values()))
     return Page(
         report=report,
         model=subject["name"],
         counts=_counts(report, subject),
-        measured=tuple(_measured(report, one, n, names, most) for n, one in enumerate(report["protocols"])),
-        trajectories=tuple(one for one in drawn if one is not None),
+        measured=tuple(
+            _measured(report, one, drawn.curves.get(one["id"]), f"p{n}", names, most)
+            for n, one in enumerate(report["protocols"])
+        ),
+        trajectories=drawn.trajectories,
         settings=settings,
         same=same,
         published=tuple(_published(report, subject["name"], names)),
         calibration=_generic(report.get("calibration")),
         failed=tuple(check for check in report["checks"] if not check["passed"]),
-        most=most,
+        with_intervals=any(one["low"] is not None for one in report["measurements"]),
     )
 
 
@@ -137,16 +157,17 @@ def _many(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _measured(report: Entry, protocol: Entry, n: int, names: Sequence[str], most: int) -> Measured:
+def _measured(
+    report: Entry, protocol: Entry, drawn: Curves | None, id: str, names: Sequence[str], most: int
+) -> Measured:  # fmt: skip
     mine = [one for one in report["measurements"] if one["protocol"] == protocol["id"]]
     metrics = list(dict.fromkeys(one["metric"] for one in mine))
     models = [one["name"] for one in report["models"] if any(m["model"] == one["name"] for m in mine)]
     summaries = [one for one in report["summaries"] if one["protocol"] == protocol["id"]]
-    drawn = [one for one in report["degradation"] if one["protocol"] == protocol["id"]]
     transfers = tuple(_transfers(report, protocol, names, most))
     per_model = {name: [one for one in mine if one["model"] == name] for name in models}
     return Measured(
-        id=f"p{n}",
+        id=id,
         entry=protocol,
         rows=_KINDS.get(protocol["kind"], "place"),
         heats=()
@@ -154,7 +175,7 @@ def _measured(report: Entry, protocol: Entry, n: int, names: Sequence[str], most
         else tuple(
             heat(of, [one for one in summaries if one["model"] == name], names, most) for name, of in per_model.items()
         ),
-        curves=curves(drawn, f"c{n}") if drawn else None,
+        curves=drawn,
         transfers=transfers,
         forests=tuple(_forests(report, protocol, names, most)),
         numbers=tuple(
@@ -165,6 +186,7 @@ def _measured(report: Entry, protocol: Entry, n: int, names: Sequence[str], most
         ),
         main=title(main_metric(metrics)),
         intervals="; ".join(dict.fromkeys(one["interval"] for one in mine)),
+        with_intervals=any(one["low"] is not None for one in mine),
     )
 
 

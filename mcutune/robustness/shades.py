@@ -9,7 +9,7 @@ from matplotlib.colors import to_hex
 
 STEPS = 32
 _LEAST_SPAN = 0.1  # differences smaller than this do not get the whole range of colours
-_DARK, _LIGHT = "#111111", "#ffffff"
+_DARK, _LIGHT = "#000000", "#ffffff"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ _MARKERS = "osD^v"
 def looks(count: int) -> tuple[Look, ...]:
     """Looks that differ in colour, dashes and marker at once; the brightest yellow is left out, as paper is white."""
     colours = colormaps["viridis"]
-    reach = 0.6 if count < 4 else 0.8
+    reach = 0.6 if count < 4 else 0.72
     place = [reach * n / max(count - 1, 1) for n in range(count)]
     return tuple(
         Look(to_hex(colours(at)), _DASHES[n % len(_DASHES)], _MARKERS[n % len(_MARKERS)]) for n, at in enumerate(place)

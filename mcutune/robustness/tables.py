@@ -66,23 +66,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one table; `title` where the table is cut into parts, `brief` what a reader sees of it when closed."""
+    """Rows of one table; `title` where the table is cut into parts; `ends`: the worst and the best row's cell."""
 
     title: str
-    brief: str
+    metric: str
+    ends: tuple[tuple[Cell, Place], ...]
     open: bool
     rows: tuple[Row, ...]
 
 
 @dataclass(frozen=True)
 class Heat:
-    """Places by metrics. `scales`: the worst and best value of each column. `left_out`: rows that are not shown."""
+    """Places by metrics. `scales`: worst, best, 'lower is better' or '' of each column. `left_out`: rows not shown."""
 
     model: str
     titles: tuple[str, ...]
-    scales: tuple[tuple[str, str], ...]
+    scales: tuple[tuple[str, str, str], ...]
     parts: tuple[Part, ...]
-    summaries: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    summaries: tuple[tuple[str, tuple[tuple[str, str, str], ...]], ...]
     left_out: int
 
 
@@ -156,14 +157,14 @@ def place_of(one: Entry, modalities: Sequence[str], scenarios: bool = True) -> P
 
 def heat(measured: Sequence[Entry], summaries: Sequence[Entry], modalities: Sequence[str], most: int) -> Heat:
     """The heat map of one model under one protocol; `most`: how many rows at most, the worst first."""
-    metrics = list(dict.fromkeys(one["metric"] for one in measured))
+    ranked = main_metric(one["metric"] for one in measured)
+    metrics = list(dict.fromkeys([ranked, *(one["metric"] for one in measured)]))
     several = len({one["scenario"] for one in measured}) > 1
     cells = {(one["combination"], one["scenario"], one["metric"]): one for one in measured}
     places = list(dict.fromkeys((one["combination"], one["scenario"]) for one in measured))
     scales = {
         metric: scale(metric, [one["value"] for one in measured if one["metric"] == metric]) for metric in metrics
     }
-    ranked = main_metric(metrics)
     kept = _worst(places, [_signed(ranked, cells.get((*at, ranked))) for at in places], most)
     rows, size = [], None
     for at in kept:
@@ -176,7 +177,7 @@ def heat(measured: Sequence[Entry], summaries: Sequence[Entry], modalities: Sequ
     return Heat(
         measured[0]["model"],
         tuple(map(title, metrics)),
-        tuple((number(worst), number(best)) for worst, best in scales.values()),
+        tuple((number(w), number(b), "" if _higher(name) else "lower is better") for name, (w, b) in scales.items()),
         _parts(rows, metrics.index(ranked), title(ranked), len(modalities)),
         tuple(_summary(summaries, name, metrics) for name in dict.fromkeys(one["name"] for one in summaries)),
         len(places) - len(kept),
@@ -185,8 +186,11 @@ def heat(measured: Sequence[Entry], summaries: Sequence[Entry], modalities: Sequ
 
 def scale(metric: str, values: Sequence[float]) -> tuple[float, float]:
     """The worst and the best of values."""
-    better = metric not in METRICS or METRICS[metric].higher_is_better
-    return (min(values), max(values)) if better else (max(values), min(values))
+    return (min(values), max(values)) if _higher(metric) else (max(values), min(values))
+
+
+def _higher(metric: str) -> bool:
+    return metric not in METRICS or METRICS[metric].higher_is_better
 
 
 def cell(one: Entry, worst: float, best: float, more: str = "") -> Cell:
@@ -228,7 +232,7 @@ def forest(compared: Sequence[Entry], modalities: Sequence[str], most: int) -> F
     return Forest(
         first["reference"],
         title(metric),
-        metric in METRICS and not METRICS[metric].higher_is_better,
+        not _higher(metric),
         " and ".join(dict.fromkeys(one["test"] for one in compared)),
         first["family"],
         (number(-reach), f"+{number(reach)}"),
@@ -247,7 +251,7 @@ def _verdict(one: Entry) -> int:
 def _signed(metric: str, one: Entry | None) -> float:
     if one is None:
         return float("inf")
-    return float(METRICS[metric].signed(one["value"]) if metric in METRICS else one["value"])
+    return float(one["value"] if _higher(metric) else -one["value"])
 
 
 def _worst(items: list[Any], signed: Sequence[float], most: int) -> list[Any]:
@@ -274,30 +278,26 @@ def _mark(one: Entry, key: str, low: float, high: float, zero: float | None = No
 def _parts(rows: Sequence[Row], ranked: int, metric: str, modalities: int) -> tuple[Part, ...]:
     """One part, or one a number of modalities where there are many rows, open where it breaks or is complete."""
     if len(rows) < _GROUPED_FROM or len({row.place.size for row in rows}) < 2:
-        return (Part("", "", True, tuple(rows)),)
+        return (Part("", metric, (), True, tuple(rows)),)
     parts = []
     for size in sorted({row.place.size for row in rows}):
         mine = tuple(row for row in rows if row.place.size == size)
-        known = sorted((row for row in mine if row.cells[ranked]), key=lambda row: float(row.cells[ranked].signed))
-        brief = f"{metric} {known[0].cells[ranked].value}" if known else ""
-        if len(known) > 1:
-            brief = f"{metric} from {known[0].cells[ranked].value} ({_name(known[0])}) to "
-            brief += f"{known[-1].cells[ranked].value} ({_name(known[-1])})"
-        what = "all modalities" if size == modalities else f"{size} of {modalities} modalities"
-        parts.append(Part(f"{what}: {len(mine)} combination{'s' if len(mine) != 1 else ''}", brief, size == 1, mine))
+        known = [(row.cells[ranked], row.place) for row in mine if row.cells[ranked]]
+        known.sort(key=lambda one: float(one[0].signed))
+        ends = (known[0], known[-1]) if len(known) > 1 else ()
+        some = f"{size} of {modalities} modalities: {len(mine)} combination{'s' if len(mine) > 1 else ''}"
+        words = some if size < modalities else "All modalities"
+        parts.append(Part(words, metric, ends, size in (1, modalities), mine))
     return tuple(parts)
-
-
-def _name(row: Row) -> str:
-    return "+".join(row.place.parts)
 
 
 def _summary(
     summaries: Sequence[Entry], name: str, metrics: Sequence[str]
-) -> tuple[str, tuple[tuple[str, str], ...]]:  # fmt: skip
+) -> tuple[str, tuple[tuple[str, str, str], ...]]:
+    """Words, and for each metric the value, its interval and, for the worst, which place that is."""
     of = {one["metric"]: one for one in summaries if one["name"] == name}
-    first = next(iter(of.values()))
-    which = [of[metric]["which"] for metric in metrics if metric in of and of[metric]["which"]]
-    words = _SUMMARIES.get(name, name).format(over=first["over"]) + (f": {which[0]}" if len(set(which)) == 1 else "")
-    shown = ((number(of[metric]["value"]), bounds(of[metric])) if metric in of else ("–", "") for metric in metrics)
+    over = next(iter(of.values()))["over"]
+    words = _SUMMARIES[name].format(over=over) if name in _SUMMARIES else f"{name}, over {over}"
+    found = (of.get(metric) for metric in metrics)
+    shown = ((number(one["value"]), bounds(one), one["which"] or "") if one else ("–", "", "") for one in found)
     return words, tuple(shown)
