@@ -15,6 +15,7 @@ from mcutune.errors import BadInput, NoResources, Problems, Stopped, UserError
 
 _UNFORESEEN = 1
 _NO_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "API_KEY", "CREDENTIAL")
 
@@ -62,6 +63,8 @@ def foreseen(error: BaseException) -> UserError | None:
             return BadInput(
                 f"{name}{error.strerror}", hint="check who owns it and its permissions, or set MCUTUNE_HOME"
             )
+        if error.errno in _NO_PATH:
+            return BadInput(f"{inert(name, limit=120)}{error.strerror}", hint="check the path that was given")
         if error.errno in _NO_ROOM:
             return NoResources(f"{name}{error.strerror}", hint="make room, then the same command continues")
     return None

@@ -61,6 +61,8 @@ def test_interrupt_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixtu
     [
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 2),
         (OSError(errno.EROFS, "Read-only file system", "/x"), 2),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), 2),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "/x"), 2),
         (OSError(errno.ENOSPC, "No space left on device"), 5),
         (OSError(errno.EMFILE, "Too many open files"), 5),
         (MemoryError(), 5),
