@@ -10,7 +10,7 @@ import typer
 
 from mcutune import __version__
 from mcutune.cli import data, doctor, report, robustness, search, status, stop, study
-from mcutune.cli.failures import guarded
+from mcutune.cli.failures import ending_signals, guarded
 
 app = typer.Typer(
     name="mcutune",
@@ -55,7 +55,8 @@ def run(arguments: list[str]) -> int:
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character gets its escape
             stream.reconfigure(errors="backslashreplace")
     debug, arguments = "--debug" in arguments, [part for part in arguments if part != "--debug"]
-    return guarded(lambda: _invoke(arguments), debug=debug, crash_folder=_crash_folder)
+    with ending_signals():
+        return guarded(lambda: _invoke(arguments), debug=debug, crash_folder=_crash_folder)
 
 
 def _invoke(arguments: list[str]) -> int:

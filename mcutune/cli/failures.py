@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 from mcutune.cli.text import inert
 from mcutune.errors import BadInput, NoResources, Problems, Stopped, UserError
@@ -41,6 +44,24 @@ def guarded(work: Callable[[], int], *, debug: bool, crash_folder: Callable[[], 
             return _told(known, debug)
         folder = getattr(error, "crash_folder", None)
         return _unforeseen(error, debug, crash_folder if folder is None else lambda: folder)
+
+
+@contextlib.contextmanager
+def ending_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does: places are closed, and the last word says how to go on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

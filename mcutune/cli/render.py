@@ -122,8 +122,7 @@ def _progress_line(view: View, left: float | None) -> str:
 
 
 def _work(view: View) -> str:
-    busy = f"{view.lanes}/{view.places} lanes" if view.places else "starting"
-    return f"{count(view.packs, 'pack')}, {busy}"
+    return f"{count(view.packs, 'pack')}, {view.lanes}/{view.places} lanes" if view.packs else "no pack at work"
 
 
 def drawing(view: View, elapsed: float, left: float | None) -> RenderableType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +32,19 @@ def report(
     if json:
         print_json(content)
     else:
+        _make_page(path)
         show(content, folder, console())
+
+
+def _make_page(report: Path) -> None:
+    """Write report.html where it is absent or older than report.json. Raises Damaged where that is no report."""
+    page = report.with_name("report.html")
+    if page.exists() and page.stat().st_mtime >= report.stat().st_mtime:
+        return
+    from mcutune.robustness import html
+
+    with suppress(OSError):  # somebody else's folder: what is there can be shown all the same
+        html.write(report)
 
 
 def show(content: Any, folder: Path, out: Console) -> None:
