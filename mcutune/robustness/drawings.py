@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from mcutune.robustness.figures import Line, limits, panel, swatch
 from mcutune.robustness.shades import looks
-from mcutune.robustness.tables import Place, number, place_of, title
+from mcutune.robustness.tables import Place, higher_is_better, main_first, number, place_of, title
 
 Entry = dict[str, Any]
 Array = npt.NDArray[np.float64]
@@ -67,7 +67,7 @@ def curves(degradation: Sequence[Entry], name: str) -> Curves:
     models = list(dict.fromkeys(one["model"] for one in degradation))
     look = dict(zip(models, looks(len(models)), strict=True))
     panels = []
-    for n, metric in enumerate(dict.fromkeys(one["metric"] for one in degradation)):
+    for n, metric in enumerate(main_first(one["metric"] for one in degradation)):
         lines = []
         for one in (one for one in degradation if one["metric"] == metric):
             points = sorted(one["points"], key=lambda point: float(point["realised"]))
@@ -80,7 +80,7 @@ def curves(degradation: Sequence[Entry], name: str) -> Curves:
             lines, name=f"{name}-{n}", about=f"{title(metric)} against the missing rate", x_title="missing rate",
             y_limits=limits(ends),
         )  # fmt: skip
-        panels.append(Panel(title(metric), svg))
+        panels.append(Panel(title(metric) + ("" if higher_is_better(metric) else ", lower is better"), svg))
     keys = [Key(str(n), swatch(look[model]), None, model) for n, model in enumerate(models, start=1)]
     capped: dict[str, tuple[str, ...]] = {}
     for point in (point for point in degradation[0]["points"] if point["capped"]):

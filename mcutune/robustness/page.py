@@ -17,7 +17,7 @@ from mcutune.robustness.tables import (
     cell,
     forest,
     heat,
-    main_metric,
+    main_first,
     number,
     numbers,
     place_of,
@@ -161,7 +161,7 @@ def _measured(
     report: Entry, protocol: Entry, drawn: Curves | None, id: str, names: Sequence[str], most: int
 ) -> Measured:  # fmt: skip
     mine = [one for one in report["measurements"] if one["protocol"] == protocol["id"]]
-    metrics = list(dict.fromkeys(one["metric"] for one in mine))
+    metrics = main_first(one["metric"] for one in mine)
     models = [one["name"] for one in report["models"] if any(m["model"] == one["name"] for m in mine)]
     summaries = [one for one in report["summaries"] if one["protocol"] == protocol["id"]]
     transfers = tuple(_transfers(report, protocol, names, most))
@@ -184,7 +184,7 @@ def _measured(
             for of in per_model.values()
             if any(one["metric"] == metric for one in of)
         ),
-        main=title(main_metric(metrics)),
+        main=title(metrics[0]),
         intervals="; ".join(dict.fromkeys(one["interval"] for one in mine)),
         with_intervals=any(one["low"] is not None for one in mine),
     )
@@ -192,16 +192,19 @@ def _measured(
 
 def _forests(report: Entry, protocol: Entry, names: Sequence[str], most: int) -> Iterator[Forest]:
     mine = [one for one in report["comparisons"] if one["protocol"] == protocol["id"]]
-    for reference, metric in dict.fromkeys((one["reference"], one["metric"]) for one in mine):
-        of = [one for one in mine if (one["reference"], one["metric"]) == (reference, metric)]
-        yield forest(of, names, most)
+    for reference in dict.fromkeys(one["reference"] for one in mine):
+        theirs = [one for one in mine if one["reference"] == reference]
+        for metric in main_first(one["metric"] for one in theirs):
+            yield forest([one for one in theirs if one["metric"] == metric], names, most)
 
 
 def _transfers(report: Entry, protocol: Entry, names: Sequence[str], most: int) -> Iterator[Transfer]:
     if protocol["kind"] != "cross_dataset":
         return
     entries = report["cross_dataset"]
-    for key in dict.fromkeys((one["model"], one["source"], one["target"], one["metric"]) for one in entries):
+    order = main_first(one["metric"] for one in entries)
+    keys = dict.fromkeys((one["model"], one["source"], one["target"], one["metric"]) for one in entries)
+    for key in sorted(keys, key=lambda key: order.index(key[3])):
         mine = [one for one in entries if (one["model"], one["source"], one["target"], one["metric"]) == key]
         modes = list(dict.fromkeys(one["normalisation"] for one in mine))
         homes = [one["within"] for one in mine if one["within"] is not None]

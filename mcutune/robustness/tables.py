@@ -144,6 +144,12 @@ def main_metric(names: Iterable[str]) -> str:
     return next((name for name in ("ua", "mae") if name in known), known[0])
 
 
+def main_first(names: Iterable[str]) -> list[str]:
+    """Metrics, each once, the one that speaks for the report before the others."""
+    known = list(dict.fromkeys(names))
+    return sorted(known, key=lambda name: name != main_metric(known))
+
+
 def place_of(one: Entry, modalities: Sequence[str], scenarios: bool = True) -> Place:
     """The place of a measurement or comparison."""
     label, scenario = one.get("combination"), str(one.get("scenario", ""))
@@ -157,8 +163,8 @@ def place_of(one: Entry, modalities: Sequence[str], scenarios: bool = True) -> P
 
 def heat(measured: Sequence[Entry], summaries: Sequence[Entry], modalities: Sequence[str], most: int) -> Heat:
     """The heat map of one model under one protocol; `most`: how many rows at most, the worst first."""
-    ranked = main_metric(one["metric"] for one in measured)
-    metrics = list(dict.fromkeys([ranked, *(one["metric"] for one in measured)]))
+    metrics = main_first(one["metric"] for one in measured)
+    ranked = metrics[0]
     several = len({one["scenario"] for one in measured}) > 1
     cells = {(one["combination"], one["scenario"], one["metric"]): one for one in measured}
     places = list(dict.fromkeys((one["combination"], one["scenario"]) for one in measured))
@@ -177,7 +183,10 @@ def heat(measured: Sequence[Entry], summaries: Sequence[Entry], modalities: Sequ
     return Heat(
         measured[0]["model"],
         tuple(map(title, metrics)),
-        tuple((number(w), number(b), "" if _higher(name) else "lower is better") for name, (w, b) in scales.items()),
+        tuple(
+            (number(w), number(b), "" if higher_is_better(name) else "lower is better")
+            for name, (w, b) in scales.items()
+        ),
         _parts(rows, metrics.index(ranked), title(ranked), len(modalities)),
         tuple(_summary(summaries, name, metrics) for name in dict.fromkeys(one["name"] for one in summaries)),
         len(places) - len(kept),
@@ -186,10 +195,10 @@ def heat(measured: Sequence[Entry], summaries: Sequence[Entry], modalities: Sequ
 
 def scale(metric: str, values: Sequence[float]) -> tuple[float, float]:
     """The worst and the best of values."""
-    return (min(values), max(values)) if _higher(metric) else (max(values), min(values))
+    return (min(values), max(values)) if higher_is_better(metric) else (max(values), min(values))
 
 
-def _higher(metric: str) -> bool:
+def higher_is_better(metric: str) -> bool:
     return metric not in METRICS or METRICS[metric].higher_is_better
 
 
@@ -232,7 +241,7 @@ def forest(compared: Sequence[Entry], modalities: Sequence[str], most: int) -> F
     return Forest(
         first["reference"],
         title(metric),
-        not _higher(metric),
+        not higher_is_better(metric),
         " and ".join(dict.fromkeys(one["test"] for one in compared)),
         first["family"],
         (number(-reach), f"+{number(reach)}"),
@@ -251,7 +260,7 @@ def _verdict(one: Entry) -> int:
 def _signed(metric: str, one: Entry | None) -> float:
     if one is None:
         return float("inf")
-    return float(one["value"] if _higher(metric) else -one["value"])
+    return float(one["value"] if higher_is_better(metric) else -one["value"])
 
 
 def _worst(items: list[Any], signed: Sequence[float], most: int) -> list[Any]:

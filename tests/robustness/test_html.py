@@ -106,6 +106,11 @@ def parsed(rendered: str) -> Parsed:
 
 
 @pytest.fixture(scope="module")
+def harmless() -> Parsed:
+    return Parsed(html.render(hostile(short(sample()), "x")))
+
+
+@pytest.fixture(scope="module")
 def schema() -> Any:
     return json.loads(resources.files("mcutune.robustness").joinpath("report.schema.json").read_text())
 
@@ -144,11 +149,9 @@ def test_the_policy_allows_the_one_style_only(rendered: str, parsed: Parsed) -> 
 
 
 @pytest.mark.parametrize("bad", HOSTILE, ids=range(len(HOSTILE)))
-def test_names_are_shown_and_never_obeyed(bad: str) -> None:
-    report = short(sample())
-    spoiled = html.render(hostile(report, bad))
-    harmless = html.render(hostile(report, "x"))
-    assert Parsed(spoiled).shape == Parsed(harmless).shape
+def test_names_are_shown_and_never_obeyed(bad: str, harmless: Parsed) -> None:
+    spoiled = html.render(hostile(short(sample()), bad))
+    assert Parsed(spoiled).shape == harmless.shape
     assert Parsed(spoiled).faults == []
     assert all(c.isprintable() or c == "\n" for c in spoiled)
     spoiled.encode()
@@ -206,11 +209,8 @@ def test_the_same_report_gives_the_same_page_in_another_process(tmp_path: Path) 
     path = tmp_path / "report.json"
     path.write_text(json.dumps(short(sample())))
     code = f"from mcutune.robustness.html import write; from pathlib import Path; write(Path({str(path)!r}))"
-    pages = []
-    for seed in ("1", "2"):
-        subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONHASHSEED": seed})
-        pages.append((tmp_path / "report.html").read_bytes())
-    assert pages[0] == pages[1] == html.render(short(sample())).encode()
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONHASHSEED": "1"})
+    assert (tmp_path / "report.html").read_bytes() == html.render(short(sample())).encode()
 
 
 def test_a_page_of_sixty_three_combinations_is_cut_by_number_of_modalities() -> None:
@@ -324,7 +324,7 @@ def test_a_figure_does_not_depend_on_the_users_settings() -> None:
         return panel([line], name="f", about="a < b", x_title="rate", y_limits=limits(line.y))
 
     before = drawn()
-    with matplotlib.rc_context({"font.size": 40, "svg.fonttype": "path", "axes.grid": False}):
+    with matplotlib.rc_context({"font.size": 40, "svg.fonttype": "path", "xtick.major.size": 20}):
         assert drawn() == before
     assert 'aria-label="a &lt; b"' in before and "style" not in before and "<text" in before
     assert set(re.findall(r'id="([^"]+)"', before)) == set(re.findall(r'#(f-[^")]+)', before))
