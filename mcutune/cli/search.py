@@ -11,7 +11,7 @@ from mcutune.cli.options import Json
 
 def search(
     space: Annotated[
-        str, typer.Option(help="A space: a YAML file, or one that ships: quick, ranks, beta, dpft, full.")
+        str, typer.Option(help="A space: a YAML file, or one that ships: quick, ranks, beta, dpft, sensors, full.")
     ],
     data: Annotated[str | None, typer.Option(help="A dataset; else `data:` of the space, else planted.")] = None,
     fold: Annotated[str | None, typer.Option(help="Search one fold; the first if neither is given.")] = None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcutune.cli.text import count, inert
 from mcutune.errors import BadInput
-from mcutune.files import checked_name, home
+from mcutune.files import checked_name, home, read_json
 
 if TYPE_CHECKING:
     from mcutune.cluster.place import Place
@@ -111,6 +111,7 @@ def prepared(asked: Asked, shape: Shape) -> Plan:
         threads=max(shape.cpus // shape.workers, 1),
         accept_change=asked.accept_change,
         driver=os.getpid(),
+        facts={"normalisation": normalisation},
     )
 
 
@@ -149,6 +150,11 @@ def finished(plan: Plan) -> bool:
     rows = [study_row(plan, plan.fold_data(fold)) for fold in plan.folds]
     if not (plan.folder / MANIFEST).exists():
         return False
+    before, now = read_json(plan.folder / MANIFEST).get("normalisation"), plan.facts["normalisation"]
+    if before != now:
+        raise BadInput(
+            f"run {plan.name} was made with normalisation {before}, not {now}", hint="--name NEW makes another run"
+        )
     if not (plan.folder / BEST).exists():
         RunLock(plan.folder, driver=plan.driver).release()
         if not plan.accept_change:  # else the coordinator does, and notes what it accepted

@@ -110,6 +110,11 @@ def test_a_changed_space_is_refused_and_forked(home: Path, capsys: pytest.Captur
     assert "exists already" in refused(capsys, 2, *command, "--fork", "wider")
 
 
+def test_another_normalisation_is_another_run(capsys: pytest.CaptureFixture[str]) -> None:
+    err = refused(capsys, 2, *SEARCH, "--normalisation", "group")
+    assert "normalisation train, not group" in err
+
+
 def test_a_held_run_is_busy(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = home / "runs" / "held"
     folder.mkdir()
