@@ -129,25 +129,33 @@ def _avoid(report: Entry, mine: list[Entry]) -> str:
     full = fixed.get(complete_label(report))
     parts = []
     if full and full["metric"] != "mae":
-        weak = sorted((one for one in fixed.values() if full["value"] - one["value"] > _LARGE_LOSS), key=_signed)
-        names = [_only(one["combination"]) for one in weak[:_NAMED]]
-        if names:
-            more = f" and {len(weak) - _NAMED} more" if len(weak) > _NAMED else ""
-            parts.append(f"where no more is left than {', '.join(names)}{more} (over {_LARGE_LOSS:.2f} lost)")
-    cross = report["cross_dataset"]
-    mine_cross = [one for one in cross if one["metric"] == mine[0]["metric"] and one["model"] == mine[0]["model"]]
-    if mine_cross:
-        best = max(mine_cross, key=lambda one: METRICS[one["metric"]].signed(one["value"]))
-        within = f" from {best['within']:.3f} at home" if best["within"] is not None else ""
+        weak = [one for one in fixed.values() if full["value"] - one["value"] > _LARGE_LOSS]
+        named = _widest([one["combination"] for one in sorted(weak, key=_signed)])
+        if named:
+            more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+            parts.append(
+                f"where no more is left than {' or '.join(named[:_NAMED])}{more} (over {_LARGE_LOSS:.2f} lost)"
+            )
+    cross = [one for one in report["cross_dataset"] if (one["metric"], one["model"]) == _which(mine)]
+    if cross:
+        best = _best(cross)
+        within = f", from {best['within']:.3f} at home" if best["within"] is not None else ""
         parts.append(
-            f"on another corpus without training on it: on {best['target']} the best is {value_text(best)}"
-            f" ({best['combination']}, {best['normalisation']} normalisation){within}"
+            f"on another corpus without training on it (on {best['target']} it reaches {value_text(best)} at best, "
+            f"with {best['combination']} and {best['normalisation']} normalisation{within})"
         )
     if parts:
         return f"Do not rely on it {', nor '.join(parts)}."
     beyond = "" if cross else f" Nothing was measured on another corpus than {report['data']['table']}."
-    return (
-        f"No combination loses more than {_LARGE_LOSS:.2f}.{beyond}"
-        if fixed
-        else f"Only what is listed was measured.{beyond}"
-    )
+    start = f"No combination loses more than {_LARGE_LOSS:.2f}." if fixed else "Only what is listed was measured."
+    return start + beyond
+
+
+def _which(mine: list[Entry]) -> tuple[str, str]:
+    return mine[0]["metric"], mine[0]["model"]
+
+
+def _widest(labels: list[str]) -> list[str]:
+    """The combinations that lie in no wider one of the list, in its order: `audio+video` stands for `audio`, too."""
+    sets = {label: frozenset(label.split("+")) for label in labels}
+    return [label for label in labels if not any(sets[label] < other for other in sets.values())]

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 import mcutune.robustness
+from mcutune.data.table import open_table
 from mcutune.domain.task import Task
 from mcutune.errors import BadInput, Damaged
 from mcutune.files import read_json, write_json
+from mcutune.robustness.batches import foreign_batch
 from mcutune.robustness.evidence import read_manifest
 from mcutune.robustness.rebuild import rebuild
 from mcutune.robustness.run import certify
@@ -104,6 +106,24 @@ def test_values_are_those_of_the_slow_twin(home: Path, report: Report, metric: s
             ]  # fmt: skip
             assert matrix[0]["winners_sd"] == pytest.approx(expected[1], abs=1e-9)
             assert (matrix[0]["winners"], matrix[0]["n"]) == (8, found["n"])
+
+
+def test_another_corpus_is_normalised_as_the_scenario_says(home: Path, report: Report) -> None:
+    import pandas as pd
+
+    stored = pd.read_parquet(evidence(home, report) / "predictions-0-other.parquet")
+    stored = stored.astype({"id": str, "fold": str, "scenario": str, "combination": str})
+    first = stored[(stored.fold == "1") & (stored.seed == 1) & (stored.combination == "audio+text")]
+    table = open_table("other", home=home)
+    model = load_fake(home / "runs" / "run" / "checkpoints" / "1" / "3" / "1")
+    batch = foreign_batch(table, model, ("audio", "text"), table.labelled)
+    assert set(batch.features) == {"audio", "text", "video"}
+    assert not batch.presence[:, 2].any()
+    for scenario, mode in (("normalisation=source", None), ("normalisation=corpus", "group")):
+        mine = first[first.scenario == scenario]
+        expected = batch.every(model, mode)[3][table.labelled]  # type: ignore[arg-type]
+        assert mine.id.tolist() == table.ids[table.labelled].tolist()
+        assert (mine.filter(like="logit_").to_numpy() == expected).all()
 
 
 def test_rows_groups_and_means_are_stated(report: Report) -> None:

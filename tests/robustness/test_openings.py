@@ -24,7 +24,7 @@ def test_openings_are_counted(tmp_path: Path) -> None:
 def test_a_torn_last_line_was_never_acknowledged(tmp_path: Path) -> None:
     record(tmp_path, "best", ["toy"], ["fixed"])
     with (tmp_path / FILE).open("a") as file:
-        file.write('{"opening": 2, "ti')
+        file.write('{"opening": 2, "selection": "' + 500 * "x")  # longer than the line that replaces it
     assert len(read(tmp_path)) == 1
     assert [one["opening"] for one in record(tmp_path, "best", ["toy"], ["fixed"])] == [1, 2]
     assert len((tmp_path / FILE).read_text().splitlines()) == 2

@@ -91,6 +91,8 @@ def test_a_changed_run_is_refused(tmp_path: Path, table: Table, how: str) -> Non
         first.symlink_to(content)
     elif how == "outside":
         best["best"][0]["checkpoints"][0]["folder"] = "checkpoints/../../../x"
+        (tmp_path / "x").mkdir()
+        (tmp_path / "x" / "checkpoint.json").write_bytes(first.read_bytes())
     elif how == "shape":
         del best["best"][0]["score"]
     elif how == "seeds":
