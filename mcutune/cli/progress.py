@@ -46,23 +46,25 @@ class View:
 
 @dataclass
 class Estimate:
-    """Time left from the share of work done since this process began to watch (a resumed run starts above 0)."""
+    """Time left, from the pace since the first gain: a resumed run starts above 0, and packs take time to start."""
 
-    began: float | None = None
+    opened: float | None = None
+    began: float = 0.0
     first: float = 0.0
 
     def left(self, share: float, now: float) -> float | None:
         """Seconds left, or None while too little is known. `now`: of a monotonic clock."""
-        if self.began is None:
-            self.began, self.first = now, share
-            return None
+        if self.opened is None:
+            self.opened, self.began, self.first = now, now, share
+        if share <= self.first:
+            self.began = now
         gained = share - self.first
         if gained < 0.02 or now - self.began < 3:
             return None
         return (now - self.began) * max(1 - share, 0.0) / gained
 
     def elapsed(self, now: float) -> float:
-        return now - self.began if self.began is not None else 0.0
+        return now - self.opened if self.opened is not None else 0.0
 
 
 def shown_trials(view: View, most: int) -> list[TrialRow]:

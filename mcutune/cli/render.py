@@ -122,7 +122,9 @@ def _progress_line(view: View, left: float | None) -> str:
 
 
 def _work(view: View) -> str:
-    return f"{count(view.packs, 'pack')}, {view.lanes}/{view.places} lanes" if view.packs else "no pack at work"
+    if not view.packs:
+        return "packs are starting" if view.share < 1 else "packs have left"
+    return f"{count(view.packs, 'pack')}, {view.lanes}/{view.places} lanes"
 
 
 def drawing(view: View, elapsed: float, left: float | None) -> RenderableType:

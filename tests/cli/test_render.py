@@ -91,8 +91,9 @@ def test_a_closed_output_does_not_end_the_search() -> None:
 def test_the_estimate_counts_from_where_a_resumed_run_stood() -> None:
     estimate = Estimate()
     assert estimate.left(0.5, 100.0) is None
-    assert estimate.left(0.75, 110.0) == pytest.approx(10.0)
-    assert estimate.elapsed(110.0) == 10.0
+    assert estimate.left(0.5, 140.0) is None  # packs start; that is no pace
+    assert estimate.left(0.75, 150.0) == pytest.approx(10.0)
+    assert estimate.elapsed(150.0) == 50.0
 
 
 def test_the_best_finished_and_the_furthest_running_are_shown() -> None:
