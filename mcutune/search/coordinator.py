@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from mcutune.data.views import FoldData
@@ -27,7 +28,7 @@ from mcutune.domain.trial import (
     State,
     Verdict,
 )
-from mcutune.errors import Damaged
+from mcutune.errors import Damaged, UserError
 from mcutune.files import home, read_json, write_json
 from mcutune.search import progress
 from mcutune.search.artefacts import EncoderCache, drop_checkpoints, sweep, write_checkpoint
@@ -35,7 +36,7 @@ from mcutune.search.dispatch import Dispatch
 from mcutune.search.ledger import NoSpace, open_ledger
 from mcutune.search.lock import RunLock
 from mcutune.search.packs import Packs, PackState
-from mcutune.search.records import EventRow, Row, TrialRow
+from mcutune.search.records import EventRow, Row, StudyRow, TrialRow
 from mcutune.search.run_folder import BEST, STOP, Plan, agree, make_folder, study_row
 from mcutune.search.study import Study
 from mcutune.search.summary import FINISHED, best_of
@@ -65,7 +66,7 @@ class _Meter:
 class Coordinator:
     """Implements domain.pack.Client. Opening it takes the run's lock and continues what the ledger holds."""
 
-    def __init__(self, plan: Plan, *, clock: Callable[[], float] = time.monotonic, lease: float = 300.0) -> None:
+    def __init__(self, plan: Plan, *, clock: Callable[[], float] = time.monotonic, lease: float = 900.0) -> None:
         """`lease`: seconds of silence after which a pack counts as lost; never less than 10 of its usual pauses.
 
         Raises Busy, Damaged, BadInput (another space), Problems (other data or versions).
@@ -82,19 +83,21 @@ class Coordinator:
             rows = [study_row(plan, plan.fold_data(fold)) for fold in plan.folds]
             accepted = agree(plan, rows)
             self._ledger, self._records = open_ledger(plan.folder)
+            self._meter = _Meter(clock, self._ledger.last.elapsed, self._ledger.last.gpu)
+            self._packs = Packs(clock, lease)
+            self._encoders = EncoderCache(home() / "encoders", self._packs.alive)
+            self._studies = {row.fold: self._study(row) for row in rows}
+            self._dispatch = Dispatch(self._studies, self._packs)
+            self._resume(accepted)
         except BaseException:
             self._lock.release()
             raise
-        self._meter = _Meter(clock, self._ledger.last.elapsed, self._ledger.last.gpu)
-        self._packs = Packs(clock, lease)
-        self._encoders = EncoderCache(home() / "encoders", self._packs.alive)
-        for row in rows:
-            if row.fold not in self._records.studies:
-                self._put(row)
-        records = self._records.studies
-        self._studies = {fold: Study(plan.space, records[fold], self._put) for fold in plan.folds}
-        self._dispatch = Dispatch(self._studies, self._packs)
-        self._resume(accepted)
+
+    def _study(self, row: StudyRow) -> Study:
+        """A fold's study, begun if the ledger has none."""
+        if row.fold not in self._records.studies:
+            self._put(row)
+        return Study(self.plan.space, self._records.studies[row.fold], self._put)
 
     def _resume(self, accepted: list[str]) -> None:
         """What was running belongs to nobody now: every open lane gets a new attempt, which fences late results."""
@@ -114,9 +117,8 @@ class Coordinator:
         with self._guarded():
             self._give_back(self._packs.leave(pack), None, "its pack joined anew")
             self._expire()
-            if not self._conclude() or self.stopped:
-                return None
-            choice = None if self.done else self._dispatch.choose()
+            self._conclude()
+            choice = None if self.stopped or self.done else self._dispatch.choose()
             if choice is None:
                 return None
             study, shape = choice
@@ -307,7 +309,7 @@ class Coordinator:
         """best.json: who won in every fold, and where the checkpoints lie; an event says that nothing is to come."""
         path = self.plan.folder / BEST
         best = best_of(self._records, self.plan.folder)
-        if best and (not path.exists() or read_json(path)["best"] != best):
+        if best and _written(path) != best:
             data = {"table": self.plan.data, "table_hash": next(iter(self._records.studies.values())).row.table_hash}
             finished = datetime.now(UTC).isoformat(timespec="seconds")
             write_json(path, {"schema": 1, "run": self.plan.name, "data": data, "finished": finished, "best": best})
@@ -341,3 +343,10 @@ class Coordinator:
         except Exception as error:
             self._error = error
             raise
+
+
+def _written(path: Path) -> Any:
+    """The winners that best.json names; None where there is no such file, or it is not whole: it is derived."""
+    with suppress(UserError, KeyError, TypeError):
+        return read_json(path)["best"]
+    return None

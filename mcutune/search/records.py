@@ -127,6 +127,7 @@ def floats(content: bytes) -> list[float]:
 class LaneRecord:
     """A lane so far. When its trial ends, `epochs` are dropped unless the records keep them.
 
+    `failures`: of the attempts since its last new epoch; a lane that gets on is not to blame for its pack's end.
     `top`: the best epoch, held for trial 0 and the best trial of the study.
     """
 
@@ -245,6 +246,7 @@ class Records:
             if row.epoch != len(lane.epochs) + 1:
                 raise ValueError(f"epoch {row.epoch} follows {len(lane.epochs)} of lane {row[:3]}")
             lane.epochs.append(row)
+            lane.failures.clear()
             self.epochs += 1
 
     def _running(self, fold: str, number: int) -> TrialRecord:

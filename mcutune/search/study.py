@@ -35,7 +35,7 @@ from mcutune.search.rungs import Absent, Decision, decide
 from mcutune.search.space import Space
 from mcutune.training.config import Configuration
 
-RETRIES = 3  # of a lane after crashes and losses
+RETRIES = 3  # of a lane after crashes and losses, without a new epoch in between
 OOM_RETRIES = 1  # the pack has halved itself meanwhile
 _NO_SIBLING = "another lane of its trial failed"
 

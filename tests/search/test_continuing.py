@@ -18,7 +18,7 @@ from mcutune.search import coordinator as coordinator_module
 from mcutune.search.coordinator import Coordinator
 from mcutune.search.ledger import read_ledger
 from mcutune.search.run_folder import BEST, request_stop
-from tests.search.simulate import FakePack, Play, data_of, plan_of
+from tests.search.simulate import SPACE, FakePack, Play, data_of, plan_of
 from tests.search.words import ONE_SHAPE, Clock, events, lane_of, orders_of, said
 
 
@@ -158,3 +158,20 @@ def test_words_from_before_a_crash_are_refused(make: Any) -> None:
     assert now.lane == before.lane and now.attempt == before.attempt + 1
     client.advance("a", [said(before, 1)], [], [], 0)
     assert not lane_of(client, now).epochs and events(client) == ["refused"]
+
+
+@pytest.mark.parametrize("spoil", [b"", b'{"best"', b"[1]", b'{"best": []}'])
+def test_a_torn_best_json_is_written_anew(make: Any, tmp_path: Path, spoil: bytes) -> None:
+    plan = plan_of(tmp_path / "run", trials=4)
+    Play(plan).run()
+    good = read_json(plan.folder / BEST)
+    (plan.folder / BEST).write_bytes(spoil)
+    make(SPACE, trials=4)
+    assert read_json(plan.folder / BEST)["best"] == good["best"]
+
+
+def test_a_failed_opening_gives_the_lock_back(make: Any, tmp_path: Path) -> None:
+    make().close()
+    for _ in range(2):  # the second time it would be Busy
+        with pytest.raises(BadInput, match="--fork"):
+            make(ONE_SHAPE + "search_seed: 5\n")

@@ -58,7 +58,7 @@ def test_late_double_unknown_and_early_words_are_refused_and_noted_once(make: An
     client.advance("b", [said(again, 1)], [], [], 0)  # said twice: counted once
     assert len(lane_of(client, again).epochs) == 1
     client.advance("b", [], [], [result(again, 1)], 0)  # a result before the budget is used
-    assert lane_of(client, again).attempt == 3 and lane_of(client, again).failures == [Failure.LOST, Failure.CRASH]
+    assert lane_of(client, again).attempt == 3 and lane_of(client, again).failures == [Failure.CRASH]
 
 
 def test_an_epoch_left_out_is_a_crash(make: Any) -> None:
@@ -83,6 +83,22 @@ def test_failures_are_tried_again_as_often_as_that_can_help(make: Any, failure: 
     trial = client._records.studies["1"].trials[0]
     assert trial.state is State.FAILED and trial.failure is failure and order.lane.trial == 1
     assert all(seed == seeds[0] for seed in seeds)  # a retry is the same lane: same seed, same configuration
+
+
+def test_a_lane_that_gets_on_may_be_lost_again_and_again(make: Any) -> None:
+    client = make()
+    for epoch in range(1, 6):
+        pack = f"pack {epoch}"
+        order = orders_of(client, pack, 1)[0]
+        assert order.lane == LaneId("1", 0, 0) and order.attempt == epoch
+        for past in range(1, epoch + 1):
+            client.advance(pack, [said(order, past)], [], [], 0)
+        client.lost(pack, "its node went away")
+    for _ in range(3):
+        assert client._records.studies["1"].trials[0].state is State.RUNNING
+        orders_of(client, "last", 1)
+        client.lost("last", "its node went away")
+    assert client._records.studies["1"].trials[0].failure is Failure.LOST
 
 
 def test_a_trial_fails_with_its_first_failed_lane_and_its_checkpoints_go(make: Any, tmp_path: Path) -> None:
