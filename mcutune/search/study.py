@@ -47,7 +47,7 @@ class Live:
     configuration: Configuration
     rungs: tuple[int, ...]
     passed: int = 0
-    undone: set[int] = field(default_factory=set)  # seeds whose repeated epochs differed
+    differed: set[int] = field(default_factory=set)  # seeds whose repeated epochs differed
 
     @property
     def next_rung(self) -> int | None:
@@ -123,8 +123,8 @@ class Study:
         )  # fmt: skip
         if said.epoch > len(lane.epochs):
             self._put(row)
-        elif row.measured() != lane.epochs[said.epoch - 1].measured() and lane.seed not in live.undone:
-            live.undone.add(lane.seed)
+        elif row.measured() != lane.epochs[said.epoch - 1].measured() and lane.seed not in live.differed:
+            live.differed.add(lane.seed)
             text = f"epoch {said.epoch} of attempt {said.attempt} differs from what was recorded; the first is kept"
             self._put(EventRow("not reproducible", *_key(said.lane), text))
 
