@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcutune.domain.combination import combinations
@@ -65,12 +65,14 @@ def test_objectives_that_do_not_exist(bad: Any) -> None:
 
 
 @given(st.sampled_from(["mean", "worst", "area", {"cvar": 0.3}, {"mix": {"audio": 0.2, "text+video": 2}}]))
+@settings(deadline=None)
 def test_json_round_trip(value: Any) -> None:
     parsed = Objective.parse(value)
     assert Objective.parse(parsed.to_json()) == parsed
 
 
 @given(st.lists(st.floats(0, 1), min_size=7, max_size=7))
+@settings(deadline=None)
 def test_worst_below_cvar_below_mean(scores: list[float]) -> None:
     worst, cvar, mean = (scalar(scores, ALL, NAMES, o, "ua") for o in ("worst", {"cvar": 0.4}, "mean"))
     assert worst <= cvar + 1e-12 and cvar <= mean + 1e-12

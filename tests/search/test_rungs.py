@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcutune.search.rungs import PEERS, Absent, Decision, decide
@@ -46,6 +46,7 @@ def in_any_order(curves: list[list[float | None]], eta: int, seed: int) -> list[
 
 
 @given(curve_lists, st.integers(2, 4), st.integers(0, 10**6))
+@settings(deadline=None)
 def test_any_order_of_arrival_gives_the_same_decisions(curves: list[list[float | None]], eta: int, seed: int) -> None:
     assert in_any_order(curves, eta, seed) == rungs_twin.search(curves, 3, eta)
 

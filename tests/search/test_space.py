@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcutune.errors import BadInput, Problems
@@ -185,6 +185,7 @@ parameters = st.one_of(
 
 
 @given(parameters, st.floats(0, 1, exclude_max=True))
+@settings(deadline=None)
 def test_places_and_values_agree(parameter: Parameter, u: float) -> None:
     value = parameter.at(u)
     assert parameter.contains(value)
@@ -193,6 +194,7 @@ def test_places_and_values_agree(parameter: Parameter, u: float) -> None:
 
 
 @given(parameters)
+@settings(deadline=None)
 def test_both_ends_are_reached(parameter: Parameter) -> None:
     first, last = parameter.at(0.0), parameter.at(1 - 2**-53)
     low, high = (parameter.values[0], parameter.values[-1]) if parameter.values else (parameter.low, parameter.high)

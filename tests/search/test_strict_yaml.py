@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
@@ -133,11 +133,13 @@ plain = st.recursive(
 
 
 @given(plain)
+@settings(deadline=None)
 def test_json_is_read_as_json(value: Any) -> None:
     assert strict_yaml.load(json.dumps(value, ensure_ascii=False)).value == value
 
 
 @given(st.text(max_size=200))
+@settings(deadline=None)
 def test_any_text_gives_a_value_or_one_line(text: str) -> None:
     try:
         strict_yaml.load(text)
