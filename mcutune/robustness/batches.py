@@ -68,6 +68,10 @@ class Batch:
         plain = {f.name: getattr(self, f.name)[rows] for f in dataclasses.fields(self) if f.name != "features"}
         return Batch(features={name: values[rows] for name, values in self.features.items()}, **plain)
 
+    def as_one_group(self) -> Batch:
+        """The same rows as one group, so that normalising by group is normalising by corpus."""
+        return dataclasses.replace(self, group=np.zeros(len(self), dtype=np.int64))
+
     def every(self, model: Model, mode: Mode | None = None) -> Array:
         """Logits [C, N, K]."""
         return model.all_combinations(
@@ -93,10 +97,7 @@ def batch_of(table: Table, rows: Array, measured: Array) -> Batch:
 
 
 def foreign_batch(table: Table, model: Model, common: Sequence[str], measured: Array) -> Batch:
-    """All rows of another table as the model reads them: what is not in common is absent everywhere.
-
-    The whole table is one group, so that normalising by group is normalising by corpus.
-    """
+    """All rows of another table as the model reads them: what is not in common is absent everywhere."""
     rows = len(table)
     features, presence = {}, np.zeros((rows, len(model.modalities)), dtype=bool)
     for m, (name, dim) in enumerate(zip(model.modalities.names, model.dims, strict=True)):
@@ -105,9 +106,7 @@ def foreign_batch(table: Table, model: Model, common: Sequence[str], measured: A
             presence[:, m] = table.presence[:, table.modalities.names.index(name)]
         else:
             features[name] = np.zeros((rows, dim), dtype=np.float32)
-    return Batch(
-        table.ids, features, presence, table.dialogue, table.order, np.zeros(rows, dtype=np.int64), measured
-    )  # fmt: skip
+    return Batch(table.ids, features, presence, table.dialogue, table.order, table.group, measured)
 
 
 def own_combinations(every: Array, presence: Array, asked: Array) -> tuple[Array, Array]:

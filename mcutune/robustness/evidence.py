@@ -13,6 +13,7 @@ EVIDENCE/
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -27,7 +28,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mcutune.errors import BadInput, Damaged
+from mcutune.errors import BadInput, Busy, Damaged
 from mcutune.files import canonical_json, read_json, sha256, sha256_file, sync_folder, write_json
 
 Array = npt.NDArray[Any]
@@ -93,6 +94,20 @@ def positions(table: pa.Table, column: str, names: dict[str, int], path: str) ->
     if unknown:
         raise Damaged(f"{path}: {column} {unknown[0][:60]!r} is not expected")
     return np.array([names[name] for name in found], dtype=np.int64)[index]
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process alone, and clear what a killed one left in it. Raises Busy."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Busy(f"another process is measuring into {folder}", hint="wait for it, or end it") from None
+        for left in folder.rglob(".evidence-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
 
 
 @contextmanager

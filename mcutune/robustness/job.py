@@ -11,9 +11,11 @@ import numpy as np
 from mcutune.data.splits import Split, split_of
 from mcutune.data.table import Table, open_table
 from mcutune.domain.combination import combination_index
+from mcutune.domain.task import Task
 from mcutune.errors import BadInput
 from mcutune.files import canonical_json, sha256
 from mcutune.robustness.batches import Array
+from mcutune.robustness.cross import LabelReading, read_labels
 from mcutune.robustness.protocol import (
     Cell,
     CrossDataset,
@@ -43,6 +45,7 @@ class Job:
     splits: dict[str, Split]
     cells: tuple[Cell, ...]
     masks: dict[str, tuple[Masks, ...]]
+    reading: LabelReading | None
     how: Resampling
 
     @property
@@ -88,7 +91,18 @@ def prepare(
     models = (chosen, *(_reference(one, chosen, home) for one in _references(chosen, against, home)))
     splits = {winner.fold: split_of(table, winner.fold) for winner in chosen.winners}
     masks = {one.id: _masks(one, table, splits) for one in loaded if isinstance(one, Random)}
-    return Job(chosen, models, loaded, table, other, splits, cells, masks, Resampling())
+    reading = _reading(loaded, table, other) if other is not None else None
+    return Job(chosen, models, loaded, table, other, splits, cells, masks, reading, Resampling())
+
+
+def _reading(protocols: Sequence[Protocol], table: Table, target: Table) -> LabelReading | None:
+    """How the target's labels are read as classes; None for values. Only which of them occur is looked at here."""
+    if table.manifest.task is not Task.CLASSIFICATION:
+        return None
+    protocol = next(one for one in protocols if isinstance(one, CrossDataset))
+    names = target.manifest.label_names or []
+    occurring = {names[label] for label in np.unique(target.labels(target.labelled))}
+    return read_labels(protocol, table.manifest.label_names or [], names, occurring)
 
 
 def _facts(table: Table) -> TableFacts:

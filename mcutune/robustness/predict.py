@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from mcutune.robustness.stored import AS_TRAINED, predictions_file
 
 Load = Callable[[Path], Model]
 Step = Callable[[str], None]
+_BY_GROUP: Mode = "group"
 
 
 @dataclass
@@ -80,11 +81,11 @@ def predict_source(
 
 def predict_target(
     folder: Path, number: int, selection: Selection, target: Table, common: Sequence[str], measured: Array,
-    scenarios: dict[str, Mode | None], step: Step, load: Load = load_predictor,
+    scenarios: dict[str, Literal["source", "corpus"]], step: Step, load: Load = load_predictor,
 ) -> None:  # fmt: skip
     """Predict the measured rows of another table by every winner and seed, under the combinations of `common`.
 
-    `measured`: bool [N]. `scenarios`: name to normalisation mode (None: as trained).
+    `measured`: bool [N]. `scenarios`: name to normalisation, `source` (as the model was trained) or `corpus`.
     """
     with ParquetFile(folder / predictions_file(number, target.manifest.name)) as file:
         for winner in selection.winners:
@@ -94,8 +95,9 @@ def predict_target(
                 batch = foreign_batch(target, model, common, measured)
                 outside = [m for m, name in enumerate(model.modalities.names) if name not in common]
                 needed = np.flatnonzero(~membership(len(model.modalities))[:, outside].any(axis=1))
-                for scenario, mode in scenarios.items():
-                    _write(file, batch, model, needed, (winner.fold, seed.seed, scenario), mode)
+                for scenario, how in scenarios.items():
+                    read, mode = (batch, None) if how == "source" else (batch.as_one_group(), _BY_GROUP)
+                    _write(file, read, model, needed, (winner.fold, seed.seed, scenario), mode)
 
 
 def _loaded(load: Load, seed: Seed, winner: Winner, selection: Selection, facts: Facts) -> Model:
@@ -123,10 +125,10 @@ def _loaded(load: Load, seed: Seed, winner: Winner, selection: Selection, facts:
 def _belongs(model: Model, seed: Seed, table: Table, split: Split) -> None:
     """Raises BadInput where the table is another one than the model was trained on, Damaged where the split is."""
     manifest, data = table.manifest, model.info["data"]
-    dims = dict(zip(model.modalities.names, model.dims, strict=True))
+    dims = list(zip(model.modalities.names, model.dims, strict=True))
     names = tuple(manifest.label_names or ()) if model.task is Task.CLASSIFICATION else ()
     same = model.task is manifest.task and tuple(model.label_names) == names
-    if data["table_hash"] != manifest.hash or dims != manifest.modalities or not same:
+    if data["table_hash"] != manifest.hash or dims != list(manifest.modalities.items()) or not same:
         raise BadInput(
             f"{seed.folder} was trained on another table {data['table']} than the one here",
             hint="import the same data again, or search anew",

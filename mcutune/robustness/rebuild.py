@@ -246,7 +246,8 @@ class _Rebuilding:
             for s in range(len(found.values)):
                 named = np.unique(found.values[s, c, found.valid[s, c]])
                 if len(named) == 1:
-                    self.parts.notes.append(f"{model} names only class {named[0]} where {label} is left (seed {s}).")
+                    name = self.facts["label_names"][int(named[0])]
+                    self.parts.notes.append(f"{model} names no class but {name} where {label} is left.")
 
     def _checks(self) -> list[Check]:
         parts = self.parts

@@ -14,15 +14,13 @@ import mcutune
 from mcutune.data.splits import Split
 from mcutune.data.table import Table
 from mcutune.domain.combination import Modalities
-from mcutune.domain.task import Task
 from mcutune.errors import CheckFailed
 from mcutune.files import home as default_home
 from mcutune.files import write_json
 from mcutune.robustness import openings
-from mcutune.robustness.batches import Mode
 from mcutune.robustness.checks import probe_checks, shared_groups, split_check
-from mcutune.robustness.cross import read_labels, reading_table
-from mcutune.robustness.evidence import write_manifest, writing
+from mcutune.robustness.cross import reading_table
+from mcutune.robustness.evidence import locked, write_manifest, writing
 from mcutune.robustness.job import Job, needed, prepare
 from mcutune.robustness.predict import Facts, Load, load_predictor, predict_source, predict_target, versions
 from mcutune.robustness.protocol import normalisation_scenario
@@ -32,7 +30,6 @@ from mcutune.robustness.stored import Rows, write_presence, write_rows
 
 REPORT = "report.json"
 Progress = Callable[[int, int, str], None]
-_MODES: dict[str, Mode | None] = {"source": None, "corpus": "group"}
 _LIBRARIES = ("numpy", "pyarrow", "scipy", "statsmodels")
 
 
@@ -53,14 +50,15 @@ def certify(
     `against`: selections to compare with; by default trial 0 of the same run, where that is another model. `search`:
     what was searched, for the report. `progress`: called with steps done, steps in all, and what comes next.
 
-    Raises BadInput, NoResult or Damaged before any label is read; CheckFailed after the report is written where a
+    Raises BadInput, NoResult or Damaged before any test label is read, Busy where the same run is being measured
+    elsewhere; CheckFailed after the report is written where a
     check of the evaluator failed, and without a report where a measurement is missing or not finite.
     """
     place = home or default_home()
     job = prepare(selection, protocols, place, target, against)
     folder = job.selection.folder / job.evidence()
     tick = _Ticker(progress, job)
-    with writing(folder) as beside:
+    with locked(job.selection.opened), writing(folder) as beside:
         facts = _predict(job, beside, tick, load)
         tick("measuring")
         tables = [table.manifest.name for table in (job.table, job.target) if table is not None]
@@ -102,7 +100,7 @@ def _predict(job: Job, folder: Path, tick: Callable[[str], None], load: Load) ->
     for number, model in enumerate(job.models):
         found.append(predict_source(folder, number, model, job.table, job.splits, kept, job.masks, tick, load))
     if job.cross is not None and job.target is not None:
-        scenarios = {normalisation_scenario(mode): _MODES[mode] for mode in job.cross.normalisation}
+        scenarios = {normalisation_scenario(mode): mode for mode in job.cross.normalisation}
         for number, model in enumerate(job.models):
             measured = job.target.labelled
             predict_target(folder, number, model, job.target, job.common, measured, scenarios, tick, load)
@@ -129,24 +127,22 @@ def _rows(table: Table, rows: np.ndarray, fold: np.ndarray, folds: tuple[str, ..
 
 
 def _write_target(job: Job, folder: Path, target: Table) -> Entry:
-    """Write the target's rows with their labels as the model's classes. Raises Problems for labels not readable."""
-    assert job.cross is not None
+    """Write the target's rows with their labels as the model's classes; how these were read."""
     rows = np.flatnonzero(target.labelled)
     truth, common = target.labels(rows), job.common
-    reading: Entry = {"map": {}, "dropped": {}, "coverage": 1.0}
-    if job.table.manifest.task is Task.CLASSIFICATION:
-        model, names = job.table.manifest.label_names or [], target.manifest.label_names or []
+    told: Entry = {"map": {}, "dropped": {}, "coverage": 1.0}
+    if job.reading is not None:
+        names = target.manifest.label_names or []
         counts = dict(zip(names, np.bincount(truth, minlength=len(names)).tolist(), strict=True))
-        read = read_labels(job.cross, model, names, {name for name, count in counts.items() if count})
-        truth = reading_table(read, model, names)[truth]
+        truth = reading_table(job.reading, job.table.manifest.label_names or [], names)[truth]
         kept = truth >= 0
-        dropped = {name: counts[name] for name in read.dropped}
-        reading = {"map": dict(read.map), "dropped": dropped, "coverage": float(kept.mean())}
+        dropped = {name: counts[name] for name in job.reading.dropped}
+        told = {"map": dict(job.reading.map), "dropped": dropped, "coverage": float(kept.mean())}
         rows, truth = rows[kept], truth[kept]
     columns = [target.modalities.names.index(name) for name in common]
     one = _rows(target, rows, np.zeros(len(rows), dtype=np.int64), ("",), truth)
     write_rows(folder, target.manifest.name, one.with_presence(one.presence[:, columns]), Modalities(common))
-    return reading
+    return told
 
 
 def _manifest_facts(

@@ -94,11 +94,6 @@ def bits_of(presence: Array) -> Array:
     return (presence.astype(np.int32) << np.arange(presence.shape[-1], dtype=np.int32)).sum(axis=-1, dtype=np.int32)
 
 
-def presence_of(bits: Array, modalities: int) -> Array:
-    """The inverse of bits_of: bool [.., M]."""
-    return (bits[..., None] >> np.arange(modalities, dtype=np.int32) & 1).astype(bool)
-
-
 @dataclass(frozen=True, eq=False)
 class Pattern:
     """What one scenario left of the measured rows: presence [masks, N, M] after the rows' own gaps; may be empty."""

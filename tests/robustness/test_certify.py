@@ -13,10 +13,10 @@ import pytest
 import mcutune.robustness
 from mcutune.data.table import open_table
 from mcutune.domain.task import Task
-from mcutune.errors import BadInput, Damaged
+from mcutune.errors import BadInput, Busy, Damaged
 from mcutune.files import read_json, write_json
 from mcutune.robustness.batches import foreign_batch
-from mcutune.robustness.evidence import read_manifest
+from mcutune.robustness.evidence import locked, read_manifest
 from mcutune.robustness.rebuild import rebuild
 from mcutune.robustness.run import certify
 from mcutune.robustness.stored import Store
@@ -121,7 +121,8 @@ def test_another_corpus_is_normalised_as_the_scenario_says(home: Path, report: R
     assert not batch.presence[:, 2].any()
     for scenario, mode in (("normalisation=source", None), ("normalisation=corpus", "group")):
         mine = first[first.scenario == scenario]
-        expected = batch.every(model, mode)[3][table.labelled]  # type: ignore[arg-type]
+        read = batch.as_one_group() if mode else batch
+        expected = read.every(model, mode)[3][table.labelled]  # type: ignore[arg-type]
         assert mine.id.tolist() == table.ids[table.labelled].tolist()
         assert (mine.filter(like="logit_").to_numpy() == expected).all()
 
@@ -264,6 +265,9 @@ def test_nothing_is_opened_where_something_is_wrong_before(tmp_path: Path, own: 
     for given in ({"target": "toy"}, {"target": "values"}, {"target": "nowhere"}):
         with pytest.raises(BadInput):
             certify("best", [own], home=tmp_path, load=load_fake, **given)
+    make_table(tmp_path, "strange", names=("happy", "sad", "neutral", "furious"))
+    with pytest.raises(BadInput, match="labels cannot be read"):
+        certify("best", (), home=tmp_path, load=load_fake, target="strange")
     with pytest.raises(BadInput, match="cross_dataset only"):
         certify("best", ["fixed"], home=tmp_path, load=load_fake, target="values")
     path = run / "checkpoints" / "2" / "3" / "1" / "checkpoint.json"
@@ -279,7 +283,18 @@ def test_nothing_is_opened_where_something_is_wrong_before(tmp_path: Path, own: 
     with pytest.raises(Damaged, match="other rows than fold 2"):
         certify("best", ["fixed"], home=tmp_path, load=load_fake)
     assert not (run / "robustness" / "openings.jsonl").exists()
-    assert list((run / "robustness").iterdir()) == []
+    assert [path.name for path in (run / "robustness").iterdir()] == [".lock"]
+
+
+def test_a_run_is_measured_by_one_process_at_a_time_and_garbage_goes(tmp_path: Path) -> None:
+    run = make_run(tmp_path, make_table(tmp_path, rows=200), seeds=1)
+    left = run / "robustness" / ".evidence-1234.abc.part"
+    left.mkdir(parents=True)
+    (left / "rows.parquet").write_text("half")
+    with locked(run / "robustness"), pytest.raises(Busy, match="another process"):
+        certify("best", ["fixed"], home=tmp_path, load=load_fake)
+    certified(tmp_path, "best", "fixed")
+    assert not left.exists()
 
 
 def test_another_table_of_the_same_name_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mcutune.domain.combination import Modalities, combination_index
 from mcutune.errors import CheckFailed
 from mcutune.robustness.protocol import Random, load_protocol
-from mcutune.robustness.scenarios import Masks, Pattern, _check_rate, bits_of, fingerprint, presence_of, random_masks
+from mcutune.robustness.scenarios import Masks, Pattern, _check_rate, bits_of, fingerprint, random_masks
 from tests.reference.masks_twin import published_masks
 
 RANDOM = load_protocol("random")
@@ -86,9 +86,8 @@ def test_a_wrong_rate_or_an_empty_row_is_noticed() -> None:
         _check_rate(dataclasses.replace(one, presence=empty), np.zeros(1000, dtype=np.int64))
 
 
-def test_bits_and_presence_are_inverse() -> None:
-    presence = np.random.default_rng(0).random((3, 50, 6)) < 0.5
-    assert (presence_of(bits_of(presence), 6) == presence).all()
+def test_bits() -> None:
+    assert bits_of(np.array([[[True, False, True]], [[False, True, False]]])).tolist() == [[5], [2]]
 
 
 def printed(protocol: Random, rows: int = 200, table_hash: str = "a" * 64) -> dict[str, object]:
