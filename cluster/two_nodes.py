@@ -18,7 +18,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from mcutune.cluster.connect import LOCAL, SETTINGS, new_token
+from mcutune.cluster.connect import LOCAL, SETTINGS
+from mcutune.cluster.private import new_token
 
 
 def main(arguments: list[str]) -> int:

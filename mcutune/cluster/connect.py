@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
-import secrets
-import shutil
 import socket
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +14,10 @@ from typing import Any
 import mcutune
 from mcutune.cluster import warden
 from mcutune.cluster.place import Kind, Place, kind_of
+from mcutune.cluster.private import environment, new_token, private_folder, stderr_into
 from mcutune.cluster.resources import Capacity, Node
 from mcutune.errors import BadInput, NoResources, UserError
 
-_PREFIX = "mcutune-ray-"
-_LONGEST = 20  # Ray puts sockets some 65 characters below its folder, and a socket's path ends at 107
 _HEAD = "node:__internal_head__"
 
 # Read by Ray's processes wherever they run; explained at https://docs.ray.io.
@@ -56,7 +50,7 @@ def connect(address: str | None = None, *, cpus: int | None = None, gpus: int | 
     Raises BadInput for an address that cannot be reached or is refused, NoResources where a local Ray cannot start.
     """
     kind, ray_address = kind_of(address)
-    with _private_folder() as folder:
+    with private_folder() as folder:
         if kind == "process":
             yield Place("process", folder)
         elif kind == "local":
@@ -105,12 +99,12 @@ def _existing(folder: Path, address: str) -> Iterator[Place]:
     runtime = travelling(SETTINGS, os.environ)
     # Ray takes 127.0.0.1 for this machine's outer address, unless told that all of the cluster is here.
     here = address.rpartition(":")[0].strip("[]") in ("127.0.0.1", "localhost", "::1")
-    values = {**SETTINGS, **_token_mode(os.environ)}
+    values = {**SETTINGS, **token_mode(os.environ)}
     with environment(values), _loopback(here), _ray(folder, address=address, runtime_env=runtime) as context:
         yield _place("cluster", folder, context, None)
 
 
-def _token_mode(surrounding: Mapping[str, str]) -> dict[str, str]:
+def token_mode(surrounding: Mapping[str, str]) -> dict[str, str]:
     """Who has a token means to use it; Ray itself shows none to a cluster that is named, unless told to."""
     if "RAY_AUTH_MODE" in surrounding:
         return {}
@@ -195,7 +189,6 @@ def _ray(folder: Path, **arguments: Any) -> Iterator[Any]:
     """Ray of this process, quiet, shut down at the end; its failures as errors that a person reads."""
     import ray
     from ray._private import auto_init_hook
-    from ray.exceptions import RayError
 
     if ray.is_initialized():
         raise BadInput("this process is already connected to a Ray cluster", hint="use a process of its own a search")
@@ -204,19 +197,33 @@ def _ray(folder: Path, **arguments: Any) -> Iterator[Any]:
     _read_environment_again()
     said = folder / "ray.init"
     try:
-        with _stderr_into(said):
-            context = ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **arguments)
-    except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
+        with stderr_into(said):
+            context = _begun(folder, arguments)
+    except Exception as error:  # whatever it is: Ray raises plain ones, too
         with contextlib.suppress(Exception):
             ray.shutdown()
-        raise _no_ray(arguments["address"], error, said.read_text(encoding="utf-8", errors="replace")) from error
+        raise no_ray(arguments["address"], error, said.read_text(encoding="utf-8", errors="replace")) from error
     try:
         yield context
     finally:
         ray.shutdown()
 
 
-def _no_ray(address: str, error: Exception, said: str) -> UserError:
+def _begun(folder: Path, arguments: Mapping[str, Any]) -> Any:
+    """ray.init, which gives a node of its own 30 seconds to start: on a machine that is busy it gets them twice."""
+    import ray
+
+    try:
+        return ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **arguments)
+    except Exception as error:
+        if arguments["address"] != "local" or "timed out" not in str(error):
+            raise
+        ray.shutdown()
+        warden.end_all(str(folder / "r"))
+        return ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **arguments)
+
+
+def no_ray(address: str, error: Exception, said: str) -> UserError:
     """What to tell of a Ray that could not be started or joined, from its exception and what it wrote."""
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if address == "local":
@@ -230,21 +237,6 @@ def _no_ray(address: str, error: Exception, said: str) -> UserError:
         f"the Ray cluster at {address} cannot be joined: {first}",
         hint="run this on a node of the cluster, or leave --address away for a local Ray",
     )
-
-
-@contextlib.contextmanager
-def _stderr_into(path: Path) -> Iterator[None]:
-    """What is written to standard error, also by Ray's C++, goes into a file."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with path.open("w") as file:
-            os.dup2(file.fileno(), 2)
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def travelling(settings: Mapping[str, str], surrounding: Mapping[str, str]) -> dict[str, Any]:
@@ -275,10 +267,10 @@ def capacity() -> Capacity:
     most = state.get_max_resources_from_cluster_config()
     if most:
         return Capacity(nodes, grows=True, most=_node(most))
-    return Capacity(nodes, grows=_autoscaled(ray.get_runtime_context().gcs_address))
+    return Capacity(nodes, grows=autoscaled(ray.get_runtime_context().gcs_address))
 
 
-def _autoscaled(address: str) -> bool:
+def autoscaled(address: str) -> bool:
     """Whether nodes of the cluster have a type: those that were started by hand are reported as node_ID."""
     from ray.autoscaler.v2.sdk import get_cluster_status
 
@@ -300,52 +292,6 @@ def usable_cpus() -> int:
     return count
 
 
-@contextlib.contextmanager
-def environment(values: Mapping[str, str], *, without: tuple[str, ...] = ()) -> Iterator[None]:
-    """os.environ with these values and without those names, as it was before at the end."""
-    before = {name: os.environ.get(name) for name in (*values, *without)}
-    for name in without:
-        os.environ.pop(name, None)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _private_folder() -> Iterator[Path]:
-    """A new folder that only this user may enter, removed at the end. Those of killed searches are removed too.
-
-    A folder is in use while its lock is held; the lock falls with the process, however that ends.
-    """
-    base = Path(tempfile.gettempdir())
-    if len(str(base)) > _LONGEST:
-        base = Path("/tmp")
-    _remove_abandoned(base)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_abandoned(base: Path) -> None:
-    for folder in base.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-                continue
-            with (folder / "lock").open("r") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-
-
 def _pin(resources: Mapping[str, float]) -> str:
     """The resource that only this node has: the head's own, or that of the node's address."""
     names = [name for name in resources if name.startswith("node:")]
@@ -362,15 +308,6 @@ def _url(dashboard: str | None) -> str | None:
     if not dashboard:
         return None
     return dashboard if "://" in dashboard else f"http://{dashboard}"
-
-
-def new_token(folder: Path) -> Path:
-    """A file with a new secret, that only this user can read."""
-    path = folder / "token"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32))
-    return path
 
 
 def _read_environment_again() -> None:

@@ -46,7 +46,7 @@ def those_of(folder: str) -> list[int]:
     return found
 
 
-def sweep(folder: str, seconds: float = 5.0) -> None:
+def end_all(folder: str, seconds: float = 5.0) -> None:
     """Kill until none is left: one that is being started while the others die is seen the next time."""
     end = time.monotonic() + seconds
     while (left := those_of(folder)) and time.monotonic() < end:
@@ -54,9 +54,9 @@ def sweep(folder: str, seconds: float = 5.0) -> None:
             with contextlib.suppress(OSError):
                 os.kill(number, signal.SIGKILL)
         time.sleep(0.05)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
     sys.stdin.buffer.read()
-    sweep(sys.argv[1])
+    end_all(sys.argv[1])
+    shutil.rmtree(sys.argv[1], ignore_errors=True)

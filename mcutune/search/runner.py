@@ -68,7 +68,7 @@ def run_search(
     with _noise_into(job.logs / "ray.log"), Interrupts() as interrupts:
         try:
             with _coordinator(job, place, snapshot) as actor:
-                pulse = _Pulse(place)
+                pulse = Pulse(place)
                 return _watch(_start(job, place, plan), actor, pulse, interrupts, watch or _nothing, every)
         except RayError as error:
             raise Stopped(
@@ -175,29 +175,30 @@ class _Dead(Stopped):
     """Ray is gone: nothing that goes through it can be asked any more."""
 
 
-class _Pulse:
+class Pulse:
     """Whether Ray's head and this node's raylet still listen. Calls between actors go on without them, for a while."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, clock: Callable[[], float] = time.monotonic) -> None:
         patience = _PATIENCE if place.kind == "cluster" else _LOCAL_PATIENCE
         self._watched = {"head": (place.address, patience), "raylet": (place.raylet, _LOCAL_PATIENCE)}
         self._missed: dict[str, float] = {}  # since when
-        self._looked = time.monotonic()
+        self._clock = clock
+        self._looked = clock()
 
     def check(self) -> None:
         """Raises _Dead when one has been silent for longer than it may."""
-        if time.monotonic() - self._looked < 1.0:
+        if self._clock() - self._looked < 1.0:
             return
         for name, (address, patience) in self._watched.items():
             reason = unreachable(address)
             if not reason:
                 self._missed.pop(name, None)
-            elif time.monotonic() - self._missed.setdefault(name, time.monotonic()) > patience:
+            elif self._clock() - self._missed.setdefault(name, self._clock()) > patience:
                 raise _Dead(f"Ray's {name} at {address} is gone: {reason}", hint="the same command continues")
-        self._looked = time.monotonic()
+        self._looked = self._clock()
 
 
-def _watch(fleet: Any, actor: Any, pulse: _Pulse, interrupts: Interrupts, watch: Watch, every: float) -> Any:
+def _watch(fleet: Any, actor: Any, pulse: Pulse, interrupts: Interrupts, watch: Watch, every: float) -> Any:
     """Until the work is done, or a stop was asked for and the packs have left, or no pack is left."""
     deadline: float | None = None
     try:
@@ -232,7 +233,7 @@ def _ended(progress: Any, asked: bool) -> Any:
     return progress
 
 
-def _look(actor: Any, pulse: _Pulse) -> Answer:
+def _look(actor: Any, pulse: Pulse) -> Answer:
     """The coordinator's progress; raises the error that ended it."""
     answer = _ask(actor, "look", pulse)
     assert isinstance(answer, Answer)
@@ -241,7 +242,7 @@ def _look(actor: Any, pulse: _Pulse) -> Answer:
     return answer
 
 
-def _ask(actor: Any, method: str, pulse: _Pulse) -> Any:
+def _ask(actor: Any, method: str, pulse: Pulse) -> Any:
     """The answer of the coordinator's actor, however long it takes while Ray lives: it may be reading a large table."""
     import ray
 

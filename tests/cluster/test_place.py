@@ -6,16 +6,19 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from mcutune.cluster import connect
+from mcutune.cluster import connect, private, warden
 from mcutune.cluster.interrupts import Interrupts
-from mcutune.cluster.place import kind_of
+from mcutune.cluster.place import Place, kind_of
 from mcutune.errors import BadInput, Stopped
 
 
@@ -53,7 +56,7 @@ def test_the_folder_is_private_and_goes() -> None:
 
 
 def test_folders_of_killed_searches_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connect, "_LONGEST", 4096)
+    monkeypatch.setattr(private, "_LONGEST", 4096)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for name in ("mcutune-ray-dead", "mcutune-ray-alive", "other"):
         (tmp_path / name).mkdir()
@@ -78,7 +81,7 @@ def test_the_environment_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A", "1")
     monkeypatch.setenv("B", "2")
     monkeypatch.delenv("C", raising=False)
-    with connect.environment({"A": "x", "C": "y"}, without=("B",)):
+    with private.environment({"A": "x", "C": "y"}, without=("B",)):
         assert (os.environ["A"], os.environ.get("B"), os.environ["C"]) == ("x", None, "y")
     assert (os.environ["A"], os.environ["B"], os.environ.get("C")) == ("1", "2", None)
 
@@ -106,3 +109,109 @@ def test_the_first_signal_asks_the_second_ends() -> None:
 
 def test_usable_cpus() -> None:
     assert 1 <= connect.usable_cpus() <= (os.cpu_count() or 1)
+
+
+def test_who_has_a_token_means_to_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert connect.token_mode({}) == {}
+    assert connect.token_mode({"RAY_AUTH_TOKEN_PATH": "x"}) == {"RAY_AUTH_MODE": "token"}
+    assert connect.token_mode({"RAY_AUTH_TOKEN": "x", "RAY_AUTH_MODE": "disabled"}) == {}
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").touch()
+    assert connect.token_mode({}) == {"RAY_AUTH_MODE": "token"}
+
+
+def test_why_there_is_no_ray() -> None:
+    local = connect.no_ray("local", Exception("\n The current node timed out.\nmore"), "")
+    assert (local.exit_code, str(local)) == (5, "a local Ray does not start: The current node timed out.")
+    token = connect.no_ray("h:1", ConnectionError("Failed to connect"), "W gcs: Unauthenticated: RPC error")
+    assert token.exit_code == 2 and "RAY_AUTH_TOKEN_PATH" in str(token)
+    other = connect.no_ray("h:1", ConnectionError(""), "")
+    assert "cannot be joined: ConnectionError" in str(other)
+
+
+def test_unreachable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert connect.unreachable(address) == ""
+    assert "refused" in connect.unreachable(address)
+
+
+@pytest.mark.parametrize(
+    ("types", "grows"),
+    [(("node_1", "node_2"), False), (("head", "node_2"), True), (("", ""), False), ((), False)],
+)
+def test_whether_a_cluster_grows(types: tuple[str, ...], grows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray.autoscaler.v2.sdk as sdk
+
+    nodes = [SimpleNamespace(ray_node_type_name=name, node_id=str(i + 1)) for i, name in enumerate(types)]
+    status = SimpleNamespace(active_nodes=nodes[:1], idle_nodes=nodes[1:])
+    monkeypatch.setattr(sdk, "get_cluster_status", lambda address: status)
+    assert connect.autoscaled("h:1") is grows
+
+
+def test_the_warden_ends_what_is_left(tmp_path: Path) -> None:
+    """The process that started it is killed: it ends a process of the folder, of another session, and no other."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "log").touch()
+    sleeper = "import sys, time; f = open(sys.argv[1]); print('open', flush=True); time.sleep(60)"
+    left = start_sleeper(sleeper, folder / "log")
+    other = start_sleeper(sleeper, Path(__file__))
+    searching = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, time, pathlib\nfrom mcutune.cluster.warden import watch\n"
+            "own = open(sys.argv[1] + '/log')\nprocess = watch(pathlib.Path(sys.argv[1]))\n"
+            "print('watched', flush=True); time.sleep(60)",
+            str(folder),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert searching.stdout is not None and searching.stdout.readline() == b"watched\n"
+        searching.kill()
+        searching.wait()
+        assert left.wait(timeout=20) == -signal.SIGKILL
+        assert other.poll() is None
+        end = time.monotonic() + 20
+        while folder.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not folder.exists()
+    finally:
+        for process in (left, other, searching):
+            process.kill()
+
+
+def start_sleeper(code: str, path: Path) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None and process.stdout.readline() == b"open\n"
+    return process
+
+
+def test_the_warden_spares_who_closes_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with (tmp_path / "folder" / "lock").open("w"):
+        process = warden.watch(tmp_path / "folder")
+        process.communicate(timeout=20)
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_pulse_is_missed_after_a_while_only() -> None:
+    from mcutune.search import runner
+
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    head, raylet = (f"127.0.0.1:{server.getsockname()[1]}" for server in servers)
+    now = [0.0]
+    place = Place("local", Path(), address=head, raylet=raylet)
+    pulse = runner.Pulse(place, clock=lambda: now[0])
+    for now[0] in (1.5, 3.0):
+        pulse.check()
+    servers[1].close()
+    for now[0] in (100.0, 101.5):  # a long silence of ours counts for nothing, the first miss does
+        pulse.check()
+    now[0] = 103.5
+    with pytest.raises(Stopped, match="raylet"):
+        pulse.check()
+    servers[0].close()

@@ -68,6 +68,21 @@ class Command:
         assert process.returncode == 0, output
         return status(self.run)
 
+    def alive(self) -> None:
+        """Fails, with what it printed, where the search has ended already."""
+        process = self.processes[-1]
+        if process.poll() is not None:
+            pytest.fail(f"the search ended with {process.returncode}: {process.communicate()[0]}")
+
+    def until_trials(self, count: int) -> None:
+        """Wait until that many trials have ended."""
+
+        def there() -> bool:
+            self.alive()
+            return self.ended_trials() >= count
+
+        eventually(there, 120, f"the end of {count} trials")
+
     def ended_trials(self) -> int:
         """Trials that have ended, read from the ledger while the search writes it."""
         try:
@@ -96,7 +111,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_two_packs_and_a_kill(reference: dict[str, Any], command: Command) -> None:
     process = command.start("--packs", "2")
-    eventually(lambda: command.ended_trials() >= 3, 120, "the end of three trials")
+    command.until_trials(3)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert command.ended_trials() < 16
@@ -138,10 +153,10 @@ def test_two_nodes_of_which_one_is_lost(reference: dict[str, Any], two_nodes: Tw
     command.home = two_nodes.homes["head"]
     command.environment["RAY_AUTH_TOKEN_PATH"] = two_nodes.token
     process = command.start("--address", two_nodes.address, "--packs", "2")
-    for name, raylet in two_nodes.raylets.items():
-        eventually(lambda raylet=raylet: workers_of("RayTrainWorker", raylet), 90, f"a pack on node {name}")
-    eventually(lambda: command.ended_trials() >= 3, 120, "the end of three trials")
+    command.until_trials(3)
     metrics = eventually(lambda: exported(two_nodes), 30, "a look at the metrics")
+    used = {name: len(workers_of("RayTrainWorker", raylet)) for name, raylet in two_nodes.raylets.items()}
+    assert used == {"head": 1, "worker": 1}
     assert command.ended_trials() < 16
     psutil.Process(two_nodes.raylets["worker"]).kill()
     assert command.end(process)["ledger_hash"] == reference["ledger_hash"]
@@ -167,7 +182,7 @@ def agent_of(raylet: int) -> str:
 
 def test_ctrl_c_in_a_real_search(reference: dict[str, Any], command: Command) -> None:
     process = command.start("--packs", "1")
-    eventually(lambda: command.ended_trials() >= 3, 120, "the end of three trials")
+    command.until_trials(3)
     start = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=patience(30))
