@@ -1,4 +1,7 @@
-"""Published numbers, shown beside own results only where dataset, classes, protocol and metric match."""
+"""Published numbers, shown beside own results only where dataset, classes, protocol and metric match.
+
+A combination matches by its modalities; a mean over combinations, or a missing rate, only where all modalities do.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +34,14 @@ class _Number(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
+    modalities: list[str]
     numbers: list[_Number]
 
 
 @lru_cache(maxsize=1)
-def _numbers() -> tuple[_Number, ...]:
+def _file() -> _File:
     text = resources.files("mcutune.robustness").joinpath("published.yaml").read_text(encoding="utf-8")
-    return tuple(validated(load(text, "published.yaml"), _File).numbers)
+    return validated(load(text, "published.yaml"), _File)
 
 
 def _plain(name: str) -> str:
@@ -46,16 +50,21 @@ def _plain(name: str) -> str:
     return _SAME.get(plain, plain)
 
 
-def matching(dataset: str, classes: int, measured: Collection[tuple[str, str, str]]) -> list[dict[str, Any]]:
+def matching(
+    dataset: str, classes: int, modalities: Collection[str], measured: Collection[tuple[str, str, str]]
+) -> list[dict[str, Any]]:
     """The published numbers for this dataset, as entries of a report.
 
     `classes`: K, 0 for values. `measured`: (kind of protocol, metric, combination or scenario or summary's name).
     """
-    found = []
-    for one in _numbers():
+    found, file = [], _file()
+    same = set(modalities) == set(file.modalities)
+    for one in file.numbers:
         if _plain(one.dataset) != _plain(dataset) or (one.classes or 0) != classes:
             continue
-        values = {name: v for name, v in one.values.items() if (one.protocol, one.metric, name) in measured}
+        of_all = {name for name in one.values if name.startswith(("mean_", "rate="))}
+        shown = [name for name in one.values if same or name not in of_all]
+        values = {name: one.values[name] for name in shown if (one.protocol, one.metric, name) in measured}
         if values:
             plain = one.model_dump(include={"method", "protocol", "metric", "source", "warning"})
             found.append({**plain, "dataset": one.dataset, "values": values})

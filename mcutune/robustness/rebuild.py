@@ -284,7 +284,7 @@ class _Rebuilding:
         parts = self.parts
         have = {(kinds[m["protocol"]], m["metric"], m["combination"] or m["scenario"]) for m in parts.measurements}
         have |= {(kinds[one["protocol"]], one["metric"], one["name"]) for one in parts.summaries}
-        return matching(self.source.name, len(self.facts["label_names"]), have)
+        return matching(self.source.name, len(self.facts["label_names"]), list(self.source.dims), have)
 
 
 def _table_facts(facts: Entry) -> TableFacts:

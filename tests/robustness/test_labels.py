@@ -7,7 +7,7 @@ import pytest
 from mcutune.errors import BadInput, Problems
 from mcutune.robustness.cross import read_labels, reading_table
 from mcutune.robustness.protocol import CrossDataset, load_protocol
-from mcutune.robustness.published import _numbers, matching
+from mcutune.robustness.published import _file, matching
 
 SHIPPED = load_protocol("cross_dataset")
 assert isinstance(SHIPPED, CrossDataset)
@@ -62,19 +62,27 @@ def test_labels_without_rows_need_no_reading() -> None:
 
 
 def test_published_numbers_appear_only_where_dataset_classes_and_metric_match() -> None:
-    have = {("fixed", "wa", "audio"), ("fixed", "wa", "audio+context"), ("fixed", "wa", "mean_incomplete")}
-    found = matching("IEMOCAP", 4, have)
+    have = {("fixed", "wa", "audio"), ("fixed", "wa", "audio+text"), ("fixed", "wa", "mean_incomplete")}
+    three = ["text", "audio", "video"]
+    found = matching("IEMOCAP", 4, three, have)
     assert {one["metric"] for one in found} == {"wa"}
-    assert all(set(one["values"]) <= {"audio", "mean_incomplete"} for one in found)
+    assert all(set(one["values"]) == {"audio", "audio+text", "mean_incomplete"} for one in found)
     assert any("training rows among the test rows" in one["warning"] for one in found)
-    assert matching("iemocap", 5, have) == matching("wesad", 4, have) == matching("iemocap", 4, set()) == []
-    assert matching("MOSEI", 0, {("random", "acc2", "rate=0.3")}) == matching(
-        "cmu-mosei", 0, {("random", "acc2", "rate=0.3")}
-    )
+    assert matching("iemocap", 5, three, have) == matching("wesad", 4, three, have) == []
+    assert matching("iemocap", 4, three, set()) == []
+
+
+def test_means_and_rates_appear_only_where_all_modalities_match() -> None:
+    have = {("fixed", "wa", "audio"), ("fixed", "wa", "mean_incomplete"), ("random", "wa", "rate=0.3")}
+    found = matching("iemocap", 4, ["audio", "text", "context"], have)
+    assert {name for one in found for name in one["values"]} == {"audio"}
+    rates = {("random", "acc2", "rate=0.3")}
+    three = ["audio", "text", "video"]
+    assert matching("MOSEI", 0, three, rates) == matching("cmu-mosei", 0, three, rates) != []
 
 
 def test_published_numbers_are_fractions_with_a_source_and_a_warning() -> None:
-    for one in _numbers():
+    for one in _file().numbers:
         assert one.source
         assert one.warning
         assert all(0 < value < 1 for value in one.values.values())
