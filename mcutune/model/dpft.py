@@ -78,7 +78,7 @@ def project(q: Vector, low: float, high: float) -> Vector:
 
 
 def draw(q: Vector, uniform: Vector, presence: npt.NDArray[np.int64], inside: npt.NDArray[np.bool_]) -> Any:
-    """Combination index [N] of each row: drawn from q [C] among those inside what the row has.
+    """Combination index [N] of each row: drawn from q [C] among those inside what the row has, −1 where all have q = 0.
 
     uniform [N] in [0, 1); presence [N]: the row's own combination index; inside [C, C]: inside[i, j] says whether
     combination j is contained in combination i.
@@ -87,6 +87,9 @@ def draw(q: Vector, uniform: Vector, presence: npt.NDArray[np.int64], inside: np
     for own in np.unique(presence):
         rows = presence == own
         mass = np.where(inside[own], q, 0.0)
+        if not mass.any():
+            result[rows] = -1
+            continue
         edges = np.cumsum(mass) / mass.sum()
         # The last edge can be 1 − 1e-16: without the clip a draw could fall beyond the last allowed combination.
         last = np.flatnonzero(mass)[-1]

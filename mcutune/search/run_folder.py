@@ -68,6 +68,7 @@ def study_row(plan: Plan, data: FoldData) -> StudyRow:
             f"{len(modalities)} modalities have {len(modalities.labels)} combinations",
             hint="list those to measure under `combinations:` in the space",
         )
+    _check_static(space, modalities)
     chosen = {modalities.label(modalities.parse(label)) for label in space.combinations} or set(modalities.labels)
     measured = [index for index, label in enumerate(modalities.labels) if label in chosen]
     scalar([0.0] * len(measured), measured, modalities.names, space.objective.to_json(), metric.name)
@@ -83,6 +84,17 @@ def study_row(plan: Plan, data: FoldData) -> StudyRow:
         settings=json.dumps(space.default.model_dump(mode="json")),
         space_hash=space.hash,
     )
+
+
+def _check_static(space: Space, modalities: Modalities) -> None:
+    """Raises BadInput where fixed probabilities are not one a combination of these modalities."""
+    given = [space.default.static, *(v for p in space.parameters if p.name == "static" for v in p.values or ())]
+    wrong = next((static for static in given if static is not None and len(static) != len(modalities.labels)), None)
+    if wrong is not None:
+        order = ", ".join(modalities.labels)
+        raise BadInput(
+            f"static has {len(wrong)} numbers for {len(modalities.labels)} combinations", hint=f"order: {order}"
+        )
 
 
 def agree(plan: Plan, rows: Sequence[StudyRow]) -> list[str]:

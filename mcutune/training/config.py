@@ -7,7 +7,7 @@ from importlib import resources
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mcutune.errors import Problems
 
@@ -60,6 +60,12 @@ class Configuration(BaseModel):
     epochs: int = Field(ge=1, le=10000)
     precision: Literal["float32", "bfloat16"]
 
+    @model_validator(mode="after")
+    def _static_is_a_distribution(self) -> Configuration:
+        if self.static is not None and not (min(self.static, default=-1) >= 0 and sum(self.static) > 0):
+            raise ValueError("static: one number of at least 0 a combination, not all 0")
+        return self
+
     @property
     def scale(self) -> float:
         """The factor on every adapter's output: alpha / r, or alpha / sqrt(r) (rsLoRA, arXiv 2312.03732)."""
@@ -91,8 +97,14 @@ def configuration(overrides: dict[str, Any]) -> Configuration:
     try:
         return Configuration(**values)
     except ValidationError as error:
-        lines = tuple(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
+        lines = tuple(_line(e["loc"], e["msg"], e["input"]) for e in error.errors())
         raise Problems("the configuration is not valid", problems=lines) from None
+
+
+def _line(location: tuple[Any, ...], message: str, found: Any) -> str:
+    if not location:  # of the configuration as a whole; the message names the key
+        return message.removeprefix("Value error, ")
+    return f"{'.'.join(map(str, location))}: {message} (got {found!r})"
 
 
 def _types(annotation: Any) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ from mcutune.domain.trial import (
     Orders,
     Verdict,
 )  # fmt: skip
-from mcutune.errors import UserError
+from mcutune.errors import NoResources, UserError
 from mcutune.training.config import SHAPE_KEYS, configuration
 from mcutune.training.encoder_stage import encoder_key, encoder_outputs, train_encoders
 from mcutune.training.lane import Lane
@@ -71,6 +71,7 @@ class _Shift:
         heartbeat: Heartbeat | None, group: Any,
     ) -> None:  # fmt: skip
         self.client, self.start, self.name, self.capacity, self.heartbeat = client, start, pack, capacity, heartbeat
+        self.group = group
         self.encoders: dict[int, dict[str, bytes]] = {}
         self.pack = Pack(client.fold_data(start.fold), start, self._encoded, device, group)
         self.running: list[Lane] = []
@@ -131,6 +132,10 @@ class _Shift:
         except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not _out_of_memory(error):
                 raise
+            if self.group is not None:  # the other workers are in the midst of the same step and cannot be told
+                raise NoResources(
+                    f"out of memory with {len(self.running)} lanes on several workers", hint="search with fewer --lanes"
+                ) from error
             self._halve(said, error)
             return
         failed = {r.lane for r in reports if isinstance(r, LaneFailure)}

@@ -19,6 +19,7 @@ from mcutune.domain.objective import scalar
 from mcutune.domain.pack import PackStart
 from mcutune.domain.task import Task, metric_named
 from mcutune.domain.trial import Failure, LaneEpoch, LaneFailure, LaneOrder
+from mcutune.errors import BadInput
 from mcutune.model.dpft import DPFT
 from mcutune.model.lanes import Lanes
 from mcutune.model.losses import orthogonality, task_loss
@@ -62,8 +63,10 @@ class Pack:
         self._stack: tuple[list[Lane], LaneOptimizer, Lanes] | None = None
 
     def lane(self, order: LaneOrder) -> Lane:
-        """A new lane at epoch 0. Raises Problems if its configuration is not valid."""
+        """A new lane at epoch 0. Raises BadInput or Problems if its configuration is not valid."""
         c = configuration(order.configuration)
+        if c.static is not None and len(c.static) != len(self.labels):
+            raise BadInput(f"static has {len(c.static)} numbers for {len(self.labels)} combinations")
         vector = self.program.layout.initial(self.start.search_seed, order.lane.seed, c.rank)
         vectors = Vectors.start(torch.from_numpy(vector).to(self.device))
         return Lane(order, c, vectors, DPFT.start(len(self.program.member), c))

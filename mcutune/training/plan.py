@@ -140,5 +140,6 @@ def _drawn(resident: Resident, lane: Lane, order: Rows, uniform: npt.NDArray[np.
     own = combination_index(has)
     of_dialogue = draw(lane.dpft.q, uniform[len(resident.own) :], own.clip(0), inside)
     rows = order.clip(0)
-    drawn = member[of_dialogue[resident.dialogue_of[rows]]] & resident.data.presence[rows]
-    return np.where(order >= 0, combination_index(drawn), -1)
+    of_row = of_dialogue[resident.dialogue_of[rows]]
+    drawn = member[of_row] & resident.data.presence[rows]
+    return np.where((order >= 0) & (of_row >= 0), combination_index(drawn), -1)

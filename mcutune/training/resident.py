@@ -119,18 +119,21 @@ def grouped(data: FoldData) -> tuple[Rows, Rows]:
 
 
 def probe_rows(training: Rows, own: Rows, dialogue_of: Rows, configuration: Configuration, whole: bool) -> Rows:
-    """The fixed probe: at most a tenth of the training rows, complete ones first; whole dialogues where asked."""
+    """The fixed probe: at most a tenth of the training rows, complete ones first.
+
+    Whole dialogues where asked and where one is short enough; else single rows, whose dialogues stay in training.
+    """
     wanted = min(configuration.probe_rows, max(1, len(training) // 10))
     shuffled = stream(0, 0, Place.PROBE).permutation(training)
-    if not whole:
-        complete = own[shuffled] == own.max()
-        return np.sort(shuffled[np.argsort(~complete, kind="stable")][:wanted])
     chosen: list[int] = []
-    for dialogue in dict.fromkeys(dialogue_of[shuffled].tolist()):
-        if len(chosen) >= wanted:
-            break
-        chosen += training[dialogue_of[training] == dialogue].tolist()
-    return np.sort(np.asarray(chosen, dtype=np.int64))
+    for dialogue in dict.fromkeys(dialogue_of[shuffled].tolist()) if whole else ():
+        rows = training[dialogue_of[training] == dialogue].tolist()
+        if len(chosen) + len(rows) <= wanted:
+            chosen += rows
+    if chosen:
+        return np.sort(np.asarray(chosen, dtype=np.int64))
+    complete = own[shuffled] == own.max()
+    return np.sort(shuffled[np.argsort(~complete, kind="stable")][:wanted])
 
 
 def balance(target: npt.NDArray[Any], classes: int, task: Task, kind: str) -> npt.NDArray[np.float32]:

@@ -84,3 +84,9 @@ def test_draws_follow_the_probabilities_and_stay_inside():
     np.testing.assert_allclose(np.bincount(drawn) / 10000, q, atol=1e-3)
     assert set(draw(q, uniform, np.full(10000, 1), inside).tolist()) == {1}
     assert draw(np.array([0.5, 0.5, 0.0]), np.array([np.nextafter(1, 0)]), np.array([2]), inside)[0] == 1
+
+
+def test_a_row_whose_combinations_are_never_drawn_is_left_out():
+    inside = np.array([[True, False, False], [False, True, False], [True, True, True]])
+    drawn = draw(np.array([0.0, 0.4, 0.6]), np.array([0.5, 0.5, 0.5]), np.array([0, 1, 2]), inside)
+    assert drawn.tolist() == [-1, 1, 2]

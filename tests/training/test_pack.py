@@ -6,10 +6,11 @@ import torch
 
 from mcutune.domain.combination import combinations
 from mcutune.domain.trial import LaneEpoch
+from mcutune.errors import BadInput
 from mcutune.model.predictor import load_predictor
 from mcutune.training.config import configuration
 from mcutune.training.plan import epoch_plan
-from mcutune.training.resident import containment, effective
+from mcutune.training.resident import containment, effective, probe_rows
 from mcutune.training.result import lane_files
 from tests.training.fold import DIMS, fold, order, pack_of, trained
 
@@ -173,3 +174,25 @@ def test_bfloat16_trains_near_float32():
 def test_shape_is_part_of_the_configuration():
     assert configuration({"rank": 2}).shape() == configuration({"rank": 9, "beta": 1.0}).shape()
     assert configuration({"encoder_width": 64}).shape() != configuration({}).shape()
+
+
+@pytest.mark.parametrize("shape", KINDS, ids=["frozen", "dialogue", "trained"])
+def test_combinations_with_probability_zero_leave_rows_out_and_train_the_others(shape):
+    static = [0.0] * 6 + [1.0]
+    _, reports = trained(pack_of(fold(gaps=True), shape), [order(0, 0, static=static, **shape)])
+    assert isinstance(reports[0], LaneEpoch) and np.isfinite(reports[0].loss)
+
+
+@pytest.mark.parametrize("static", [[1.0, 1.0], [0.0] * 7, [-1.0] + [1.0] * 6])
+def test_fixed_probabilities_that_are_none_are_refused(static):
+    with pytest.raises(BadInput, match="static"):
+        pack_of(fold()).lane(order(0, 0, static=static))
+
+
+def test_the_probe_takes_at_most_a_tenth_also_of_few_long_dialogues():
+    dialogue_of, training = np.repeat([0, 1], 80), np.arange(160)
+    for whole in (False, True):
+        probe = probe_rows(training, np.zeros(160, dtype=np.int64), dialogue_of, configuration({}), whole)
+        assert 0 < len(probe) <= 16
+    many = probe_rows(training, np.zeros(160, dtype=np.int64), np.arange(160) // 4, configuration({}), True)
+    assert len(many) == 16 and all((many // 4 == d).sum() == 4 for d in np.unique(many // 4))
