@@ -54,7 +54,7 @@ class Dropout:
     """
 
     def __init__(self, keys: Sequence[Key], device: torch.device) -> None:
-        self._distinct = sorted(set(keys))
+        self._distinct = list(dict.fromkeys(keys))  # in the order of lanes: where all differ, as they come
         place = {key: i for i, key in enumerate(self._distinct)}
         self._lane = torch.tensor([place[key] for key in keys], device=device)
         self._device = device

@@ -109,3 +109,16 @@ def test_seeds_are_common_to_trials_and_tell_lanes_apart():
     lanes, _ = trained(pack_of(data), [order(0, 0), order(7, 0), order(0, 1)])
     same(lanes[0], lanes[1])
     assert not torch.equal(lanes[0].vectors.parameters, lanes[2].vectors.parameters)
+
+
+@pytest.mark.parametrize("seeds", [(2, 1, 0), (0, 2, 0, 1), (1, 0)])
+def test_seeds_may_come_in_any_order(seeds):
+    """Also where no two lanes share their noise, and beside a lane of another epoch."""
+    data = fold()
+    pack = pack_of(data)
+    lanes = [pack.lane(order(i, seed, dropout=0.4)) for i, seed in enumerate(seeds)]
+    pack.epoch(lanes[:1])
+    pack.epoch(lanes)
+    for place, seed in enumerate(seeds):
+        alone, _ = trained(pack_of(data), [order(place, seed, dropout=0.4)], epochs=2 if place == 0 else 1)
+        same(alone[0], lanes[place])
