@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mcutune.domain.objective import Objective
 from mcutune.errors import BadInput, Problems
@@ -54,10 +54,16 @@ class RawSpace(BaseModel):
     objective: str | dict[str, Any] = "mean"
     metric: str | None = None
     combinations: list[str] = []
-    rungs: RawRungs | Literal["none"] | None = None
+    rungs: RawRungs | None = None
     budget: str | None = None
     data: str | None = None
     search_seed: int = Field(default=0, ge=0, le=2**31)
+
+    @field_validator("rungs", mode="before")
+    @classmethod
+    def _no_rungs(cls, value: Any) -> Any:
+        """`none` says it outright; as a union of types, an error inside would name the types."""
+        return None if value == "none" else value
 
 
 def load_space(name: str, **given: Any) -> Space:
@@ -87,7 +93,7 @@ def _build(document: Document, raw: RawSpace, path: Path, text: str) -> Space:
     _sampler(findings, raw.sampler, parameters)
     objective = _caught(findings, ("objective",), Objective.parse, raw.objective) or Objective()
     budget = _caught(findings, ("budget",), parse_budget, raw.budget) if raw.budget else None
-    rungs = Rungs(raw.rungs.first, raw.rungs.eta) if isinstance(raw.rungs, RawRungs) else None
+    rungs = Rungs(raw.rungs.first, raw.rungs.eta) if raw.rungs else None
     trials = raw.trials or (len(explicit) + 1 if explicit else 0)
     if not trials:
         findings.add(("trials",), "missing: how many trials to run")
