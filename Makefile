@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint types check docs wheel clean
+.PHONY: help install demo test lint types check coverage docs wheel clean
 
 help:
 	@echo "make install   a virtual environment in $(VENV) with mcutune in it"
 	@echo "make demo      search the built-in planted data, then measure the winner's robustness"
 	@echo "make test      all tests"
 	@echo "make check     lint, types and tests: what CI runs"
+	@echo "make coverage  simulate how often the intervals cover the truth"
 	@echo "make docs      write docs/cli.md from the commands"
 	@echo "make wheel     a wheel in dist/"
 
@@ -36,6 +37,10 @@ types: install
 	$(BIN)/mypy
 
 check: lint types test
+
+# How often the intervals cover: minutes to hours with --datasets.
+coverage: install
+	$(BIN)/python bench/coverage.py --out bench/results/coverage.json
 
 docs: install
 	$(BIN)/python -m mcutune.cli.reference docs/cli.md

@@ -75,7 +75,8 @@ def _leaks(columns: Columns) -> Iterator[Finding]:
     for column, part in parts.items():
         for kind, names in {"dialogue": columns.dialogue, columns.group_kind: columns.group}.items():
             if len(leaked := _straddling(names, part)):
-                message = f"{len(leaked):,} of {kind} lie in more than one {column}: {listed(leaked)}"
+                mend = f"name a --{column} column that keeps them whole, or leave it out"
+                message = f"{len(leaked):,} of {kind} lie in more than one {column}: {listed(leaked)}; {mend}"
                 yield Finding("error", f"{column}_leak", message)
 
 
@@ -109,7 +110,8 @@ def _features(columns: Columns) -> Iterator[Finding]:
         present = columns.presence[:, m]
         broken = present & ~np.isfinite(values).all(axis=1)
         if count := int(broken.sum()):
-            message = f"{name} is not finite in {count:,} rows: {listed(columns.ids[broken])}"
+            mend = "mend them, or count them as absent with --absent-where-nonfinite"
+            message = f"{name} is not finite in {count:,} of the rows: {listed(columns.ids[broken])}; {mend}"
             yield Finding("error", "not_finite", message)
         zero = present & ~values.any(axis=1)
         if count := int(zero.sum()):

@@ -30,7 +30,7 @@ from mcutune.robustness.stored import Rows, write_presence, write_rows
 
 REPORT = "report.json"
 Progress = Callable[[int, int, str], None]
-_LIBRARIES = ("numpy", "pyarrow", "scipy", "statsmodels")
+_LIBRARIES = ("numpy", "pyarrow", "scipy")
 
 
 def certify(

@@ -125,9 +125,10 @@ def test_features_that_are_not_finite_are_refused_or_made_absent(tmp_path: Path)
     path = _npz(tmp_path, audio=audio, words=words)
     with pytest.raises(Problems) as raised:
         import_npz(path, "talks", ROLES, home=tmp_path)
-    assert "audio is not finite in 2 rows: u3, u4" in str(raised.value) and "text is not finite in 1 rows: u7" in str(
-        raised.value
-    )
+    message = str(raised.value)
+    assert "audio is not finite in 2 of the rows: u3, u4" in message
+    assert "text is not finite in 1 of the rows: u7" in message
+    assert "--absent-where-nonfinite" in message
     roles = dataclasses.replace(ROLES, absent_where_nonfinite=True)
     imported = import_npz(path, "talks", roles, home=tmp_path)
     assert (~imported.table.presence).sum(axis=0).tolist() == [2, 1]
