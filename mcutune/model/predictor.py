@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mcutune.data.dialogues import grouped
 from mcutune.data.normalise import Normalisation, apply
 from mcutune.domain.combination import Modalities, combination_index, membership
 from mcutune.domain.task import Task
@@ -141,7 +142,7 @@ class Predictor:
 
     @torch.no_grad()
     def _all(self, inputs: list[Tensor], have: Tensor, dialogue: Array, order: Array) -> Array:
-        blocks = _dialogues(np.asarray(dialogue), np.asarray(order))
+        blocks = torch.from_numpy(grouped(np.asarray(dialogue), np.asarray(order))[0])
         if isinstance(self._network, FrozenNetwork):
             encoded = []
             for m, (encoder, x) in enumerate(zip(self._encoders, inputs, strict=True)):
@@ -156,15 +157,3 @@ class Predictor:
             kept = (block >= 0).flatten()
             logits[:, block.flatten()[kept]] = part[:, kept]
         return logits.numpy()
-
-
-def _dialogues(dialogue: Array, order: Array) -> Tensor:
-    """Row numbers [G, T] of every dialogue in order, −1 as padding."""
-    _, of_row = np.unique(dialogue, return_inverse=True)
-    sorted_rows = np.lexsort((order, of_row))
-    lengths = np.bincount(of_row)
-    table = np.full((len(lengths), int(lengths.max())), -1, dtype=np.int64)
-    table[of_row[sorted_rows], np.arange(len(sorted_rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)] = (
-        sorted_rows
-    )
-    return torch.from_numpy(table)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mcutune.data.dialogues import grouped
 from mcutune.data.normalise import Normalisation, apply, fit
 from mcutune.data.views import FoldData
 from mcutune.domain.combination import combination_index, combinations, membership
@@ -78,7 +79,7 @@ def resident(data: FoldData, configuration: Configuration, device: torch.device)
     for name, rows in (("validation", validation), ("training", training)):
         if not len(rows):
             raise BadInput(f"fold {data.fold} has no labelled row in its {name} part", hint="see `mcutune data check`")
-    dialogues, dialogue_of = grouped(data)
+    dialogues, dialogue_of = grouped(data.dialogue, data.order)
     probe = probe_rows(training, own, dialogue_of, configuration, draws_by_dialogue(configuration))
     target = data.labels.astype(np.int64) if data.task is Task.CLASSIFICATION else np.nan_to_num(data.labels)
     return Resident(
@@ -104,18 +105,6 @@ def draws_by_dialogue(configuration: Configuration) -> bool:
     if configuration.draw == "auto":
         return configuration.encoder_kind == "dialogue"
     return configuration.draw == "dialogue"
-
-
-def grouped(data: FoldData) -> tuple[Rows, Rows]:
-    """Rows of every dialogue in order [G, T] (−1: padding), and the dialogue of every row [N]."""
-    _, of_row = np.unique(data.dialogue, return_inverse=True)
-    by_dialogue = np.lexsort((data.order, of_row))
-    lengths = np.bincount(of_row)
-    table = np.full((len(lengths), lengths.max()), -1, dtype=np.int64)
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    place = np.arange(len(by_dialogue)) - starts[of_row[by_dialogue]]
-    table[of_row[by_dialogue], place] = by_dialogue
-    return table, of_row.astype(np.int64)
 
 
 def probe_rows(training: Rows, own: Rows, dialogue_of: Rows, configuration: Configuration, whole: bool) -> Rows:
