@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -58,7 +59,9 @@ class Running:
         self.nodes: dict[str, Any] = {}
 
     def start(self, folder: Path, temporary: Path, cpus: int) -> None:
-        self._add("head", folder, cpus, temp_dir=str(temporary), include_dashboard=True)
+        # Ray tries one port only for the dashboard of such a cluster, and another cluster here may have that.
+        dashboard = {"include_dashboard": True, "dashboard_port": _free_port()}
+        self._add("head", folder, cpus, temp_dir=str(temporary), **dashboard)
         self._add("worker", folder, cpus)
 
     def _add(self, name: str, folder: Path, cpus: int, **more: Any) -> None:
@@ -82,13 +85,19 @@ class Running:
         written = folder / "cluster.json.part"
         written.write_text(json.dumps(facts, indent=1), encoding="utf-8")
         written.rename(folder / "cluster.json")
-        print(f"two nodes at {facts['address']}; in another terminal:")
+        print(f"two nodes at {facts['address']}, dashboard http://{self.cluster.webui_url}; in another terminal:")
         print(f"  export RAY_AUTH_TOKEN_PATH={token} MCUTUNE_HOME={folder / 'head'}")
         print(f"  mcutune search --space quick --address {facts['address']}")
         print(f"  kill -9 {facts['nodes']['worker']['raylet']}   # the node that is not the head", flush=True)
 
     def end(self) -> None:
         self.cluster.shutdown()
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
 
 
 if __name__ == "__main__":

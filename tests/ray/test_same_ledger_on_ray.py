@@ -135,7 +135,9 @@ def two_nodes(tmp_path: Path) -> Iterator[TwoNodes]:
             [sys.executable, "cluster/two_nodes.py", str(folder)], cwd=ROOT, stdout=log, stderr=log
         )
     try:
-        eventually((folder / "cluster.json").exists, 60, "the start of two nodes")
+        ready = folder / "cluster.json"
+        eventually(lambda: ready.exists() or process.poll() is not None, 60, "the start of two nodes")
+        assert process.poll() is None, (tmp_path / "two_nodes.log").read_text(encoding="utf-8")
         facts = json.loads((folder / "cluster.json").read_text(encoding="utf-8"))
         nodes = facts["nodes"]
         yield TwoNodes(
@@ -171,8 +173,11 @@ def exported(two_nodes: TwoNodes) -> str:
     """What Prometheus would read at the head, once it knows of two packs."""
     endpoint = re.search(r"--metrics-export-port=(\d+)", agent_of(two_nodes.raylets["head"]))
     assert endpoint is not None
-    with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.group(1)}/metrics", timeout=5) as answer:
-        text = answer.read().decode()
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.group(1)}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+    except OSError:  # the agent of the node is not up yet
+        return ""
     return text if re.search(r"^ray_mcutune_packs\{[^}]*\} 2\.0$", text, re.M) else ""
 
 

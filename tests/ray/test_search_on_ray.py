@@ -7,6 +7,7 @@ import os
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import pytest
 
 from mcutune.cluster.connect import capacity
 from mcutune.cluster.place import Place
+from mcutune.cluster.resources import Plan
 from mcutune.errors import NoResources, UserError
-from mcutune.search.runner import run_search
+from mcutune.search.runner import Job, run_search
 from tests.cluster.fake_search import fake_snapshot
 from tests.ray.conftest import eventually, fake_job, packs, workers_of
 
@@ -45,8 +47,12 @@ def search(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Search:
             metrics.append(scrape(place))
 
     job = fake_job(folder, "fakes", lanes=60, epochs=4, marker=folder / "marker")
-    progress = run_search(job, place, packs(2), watch=watch, snapshot=fake_snapshot)
+    progress = fake_search(job, place, packs(2), watch=watch)
     return Search(progress, seen, folder, metrics[-1])
+
+
+def fake_search(job: Job, place: Place, plan: Plan, watch: Callable[[Any], None] | None = None) -> Any:
+    return run_search(job, place, plan, watch=watch, snapshot=fake_snapshot)
 
 
 def scrape(place: Place) -> str:
@@ -138,7 +144,7 @@ def test_whatever_process_of_a_pack_dies_the_pack_goes_on(place: Place, tmp_path
             killed.append(victim.name())
             victim.kill()
 
-    progress = run_search(fake_job(tmp_path, "kills", lanes=30, epochs=3), place, packs(1), watch=watch)
+    progress = fake_search(fake_job(tmp_path, "kills", lanes=30, epochs=3), place, packs(1), watch=watch)
     assert len(killed) == 3
     assert progress.finished == 30
     assert sorted(progress.packs) == [f"kills-pack0-{attempt}" for attempt in (1, 2, 3, 4)]
@@ -159,9 +165,9 @@ def test_a_broken_loop_is_given_up_with_its_reason(place: Place, tmp_path: Path)
 
     job = replace(fake_job(tmp_path, "broken", loop=broken_loop), brief_lives=1)
     with pytest.raises(NoResources, match="ZeroDivisionError: the loop is broken"):
-        run_search(job, place, packs(1))
+        fake_search(job, place, packs(1))
 
 
 def test_an_error_of_the_ledger_ends_the_search(place: Place, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="disk is full"):
-        run_search(fake_job(tmp_path, "full", fail_after=2), place, packs(1))
+        fake_search(fake_job(tmp_path, "full", fail_after=2), place, packs(1))
