@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint types check coverage docs wheel clean
+.PHONY: help install demo test test-long lint types check coverage docs wheel clean
 
 help:
 	@echo "make install   a virtual environment in $(VENV) with mcutune in it"
 	@echo "make demo      search the built-in planted data, then measure the winner's robustness"
 	@echo "make test      all tests"
+	@echo "make test-long whole searches on Ray: kills, two nodes; minutes"
 	@echo "make check     lint, types and tests: what CI runs"
 	@echo "make coverage  simulate how often the intervals cover the truth"
 	@echo "make docs      write docs/cli.md from the commands"
@@ -28,6 +29,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# Whole searches on Ray with kills, and on two nodes of which one is lost.
+test-long: install
+	$(BIN)/python -m pytest -m long tests/ray
 
 lint: install
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ from mcutune.errors import UserError
 from mcutune.search.summary import status
 from tests.ray.conftest import ROOT, eventually, patience, workers_of
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(900)]
 
 
 @dataclass
