@@ -80,8 +80,8 @@ def check_acknowledged(plan: Plan, acks: Path) -> None:
 
 @pytest.mark.durable
 def test_killed_at_random_moments_the_ledger_is_the_same(tmp_path: Path) -> None:
-    expected = Play(plan_of(tmp_path / "reference", trials=24)).run()
-    plan, acks = plan_of(tmp_path / "run", trials=24), tmp_path / "acks"
+    expected = Play(plan_of(tmp_path / "reference", trials=60)).run()
+    plan, acks = plan_of(tmp_path / "run", trials=60), tmp_path / "acks"
     rng, kills = random.Random(1), 0
     file = os.open(acks, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for attempt in range(200):
@@ -90,7 +90,7 @@ def test_killed_at_random_moments_the_ledger_is_the_same(tmp_path: Path) -> None
         while (ended := os.waitpid(pid, os.WNOHANG))[0] == 0 and acks.stat().st_size < wanted:
             time.sleep(0.001)
         if ended[0] == 0:
-            time.sleep(rng.uniform(0, 0.05))
+            time.sleep(rng.uniform(0, 0.01))
             os.kill(pid, signal.SIGKILL)
             ended = os.waitpid(pid, 0)
         check_acknowledged(plan, acks)
