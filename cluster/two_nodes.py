@@ -3,8 +3,9 @@
     python cluster/two_nodes.py FOLDER
 
 Each node has its own home folder under FOLDER (head/ and worker/); all ports are on 127.0.0.1; the token that opens
-the cluster is FOLDER/token. The address, and how to use it, are printed; FOLDER/cluster.json has them for programs,
-with the process number of each node's raylet, so that a node can be killed: `kill -9 PID`. Ctrl+C ends the cluster.
+the cluster is FOLDER/token. The address, and how to use it, are printed; FOLDER/cluster.json has them for programs, and
+of each node the Prometheus endpoint and the process number of its raylet, so that it can be killed: `kill -9 PID`.
+Ctrl+C ends the cluster.
 """
 
 from __future__ import annotations
@@ -78,7 +79,11 @@ class Running:
             "address": self.cluster.address,
             "token_file": str(token),
             "nodes": {
-                name: {"home": str(folder / name), "raylet": node.all_processes["raylet"][0].process.pid}
+                name: {
+                    "home": str(folder / name),
+                    "raylet": node.all_processes["raylet"][0].process.pid,
+                    "metrics": f"http://127.0.0.1:{node.metrics_export_port}/metrics",
+                }
                 for name, node in self.nodes.items()
             },
         }

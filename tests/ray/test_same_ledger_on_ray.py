@@ -22,6 +22,7 @@ from mcutune.errors import UserError
 from mcutune.search.summary import status
 from tests.ray.conftest import ROOT, eventually, patience, workers_of
 
+TRIALS = 40  # enough to be interrupted in the middle, also where nothing else runs
 pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(900)]
 
 
@@ -105,7 +106,7 @@ def command(tmp_path: Path) -> Iterator[Command]:
 def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The status after a search in one process, without Ray."""
     found = Command(tmp_path_factory.mktemp("reference")).complete("--place", "process")
-    assert found["trials"]["finished"] + found["trials"]["pruned"] == 16
+    assert found["trials"]["finished"] + found["trials"]["pruned"] == TRIALS
     return found
 
 
@@ -114,7 +115,7 @@ def test_two_packs_and_a_kill(reference: dict[str, Any], command: Command) -> No
     command.until_trials(3)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert command.ended_trials() < 16
+    assert command.ended_trials() < TRIALS
     assert command.complete("--packs", "1")["ledger_hash"] == reference["ledger_hash"]
 
 
@@ -124,6 +125,7 @@ class TwoNodes:
     token: str
     homes: dict[str, Path]
     raylets: dict[str, int]
+    metrics: dict[str, str]
 
 
 @pytest.fixture
@@ -145,6 +147,7 @@ def two_nodes(tmp_path: Path) -> Iterator[TwoNodes]:
             facts["token_file"],
             {name: Path(node["home"]) for name, node in nodes.items()},
             {name: node["raylet"] for name, node in nodes.items()},
+            {name: node["metrics"] for name, node in nodes.items()},
         )
     finally:
         process.terminate()
@@ -159,7 +162,7 @@ def test_two_nodes_of_which_one_is_lost(reference: dict[str, Any], two_nodes: Tw
     metrics = eventually(lambda: exported(two_nodes), 30, "a look at the metrics")
     used = {name: len(workers_of("RayTrainWorker", raylet)) for name, raylet in two_nodes.raylets.items()}
     assert used == {"head": 1, "worker": 1}
-    assert command.ended_trials() < 16
+    assert command.ended_trials() < TRIALS
     psutil.Process(two_nodes.raylets["worker"]).kill()
     assert command.end(process)["ledger_hash"] == reference["ledger_hash"]
     assert "ray_mcutune_score" in metrics and "ray_mcutune_dpft_probability" in metrics
@@ -171,18 +174,9 @@ def test_two_nodes_of_which_one_is_lost(reference: dict[str, Any], two_nodes: Tw
 
 def exported(two_nodes: TwoNodes) -> str:
     """What Prometheus would read at the head, once it knows of two packs."""
-    endpoint = re.search(r"--metrics-export-port=(\d+)", agent_of(two_nodes.raylets["head"]))
-    assert endpoint is not None
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.group(1)}/metrics", timeout=5) as answer:
-            text = answer.read().decode()
-    except OSError:  # the agent of the node is not up yet
-        return ""
+    with urllib.request.urlopen(two_nodes.metrics["head"], timeout=5) as answer:
+        text = answer.read().decode()
     return text if re.search(r"^ray_mcutune_packs\{[^}]*\} 2\.0$", text, re.M) else ""
-
-
-def agent_of(raylet: int) -> str:
-    return " ".join(psutil.Process(raylet).cmdline())
 
 
 def test_ctrl_c_in_a_real_search(reference: dict[str, Any], command: Command) -> None:
