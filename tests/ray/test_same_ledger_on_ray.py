@@ -40,18 +40,8 @@ class Command:
 
     def start(self, *options: str) -> subprocess.Popen[str]:
         self.home.mkdir(parents=True, exist_ok=True)
-        command = [
-            sys.executable,
-            "-m",
-            "mcutune",
-            "search",
-            "--space",
-            "quick",
-            "--data",
-            "planted",
-            "--plain",
-            *options,
-        ]
+        given = ["--space", "quick", "--data", "planted", "--trials", str(TRIALS), "--plain", *options]
+        command = [sys.executable, "-m", "mcutune", "search", *given]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": "", **self.environment}
         environment["MCUTUNE_HOME"] = str(self.home)
         process = subprocess.Popen(
