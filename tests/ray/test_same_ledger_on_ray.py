@@ -155,7 +155,8 @@ def test_two_nodes_of_which_one_is_lost(reference: dict[str, Any], two_nodes: Tw
     assert command.ended_trials() < TRIALS
     psutil.Process(two_nodes.raylets["worker"]).kill()
     assert command.end(process)["ledger_hash"] == reference["ledger_hash"]
-    assert "ray_mcutune_score" in metrics and "ray_mcutune_dpft_probability" in metrics
+    assert "ray_mcutune_score{" in metrics and 'combination="audio+text+video"' in metrics
+    assert "ray_mcutune_dpft_probability{" in metrics
     # Nothing of the run lies in the worker's home, not even what a lost node would take with it.
     left = sorted(path.name for path in two_nodes.homes["worker"].iterdir() if not path.name.startswith("."))
     assert left == []
@@ -163,10 +164,11 @@ def test_two_nodes_of_which_one_is_lost(reference: dict[str, Any], two_nodes: Tw
 
 
 def exported(two_nodes: TwoNodes) -> str:
-    """What Prometheus would read at the head, once it knows of two packs."""
+    """What Prometheus would read at the head, once it knows of two packs and a winner."""
     with urllib.request.urlopen(two_nodes.metrics["head"], timeout=5) as answer:
         text = answer.read().decode()
-    return text if re.search(r"^ray_mcutune_packs\{[^}]*\} 2\.0$", text, re.M) else ""
+    known = re.search(r"^ray_mcutune_packs\{[^}]*\} 2\.0$", text, re.M) and "ray_mcutune_score" in text
+    return text if known else ""
 
 
 def test_ctrl_c_in_a_real_search(reference: dict[str, Any], command: Command) -> None:
