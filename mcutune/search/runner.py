@@ -267,6 +267,8 @@ def _noise_into(path: Path) -> Iterator[None]:
     with path.open("a", encoding="utf-8") as file:
         handler = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        # Tune misses the result files that it was told not to write.
+        handler.addFilter(lambda record: "experiment_analysis" not in record.name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.WARNING)
         worker.print_to_stdstream = lambda data, ignore_prefix: _write(file, data)
