@@ -144,11 +144,11 @@ def _comfortable(request: Request, capacity: Capacity, limit: int | None) -> int
 def _sum(request: Request, packs: int, capacity: Capacity) -> str:
     top = capacity.most if capacity.grows and capacity.most is not None else Node(capacity.cpus, capacity.gpus)
     shape = f"{packs} {_plural(packs, 'pack')} x {request.workers} {_plural(request.workers, 'worker')}"
-    parts = [f"{shape} x {request.cpus_per_worker} CPU = {packs * request.cpus} CPUs"]
+    parts = [f"{shape} x {request.cpus_per_worker} CPU = {_count(packs * request.cpus, 'CPU')}"]
     if request.gpus:
-        parts.append(f"{shape} x {request.gpus_per_worker:g} GPU = {packs * request.gpus:g} GPUs")
+        parts.append(f"{shape} x {request.gpus_per_worker:g} GPU = {_count(packs * request.gpus, 'GPU')}")
     at_most = "at most " if capacity.grows else ""
-    has = f"{at_most}{top.cpus:g} CPUs and {top.gpus:g} GPUs"
+    has = f"{at_most}{_count(top.cpus, 'CPU')} and {_count(top.gpus, 'GPU')}"
     nodes = f" on {len(capacity.nodes)} nodes" if len(capacity.nodes) > 1 and not capacity.grows else ""
     return f"{' and '.join(parts)} are asked for, the place has {has}{nodes}"
 
@@ -161,5 +161,9 @@ def _remedy(request: Request, limit: int) -> str:
     return "ask for fewer CPUs or workers a pack, or use a larger cluster"
 
 
-def _plural(count: int, word: str) -> str:
+def _count(count: float, word: str) -> str:
+    return f"{count:g} {_plural(count, word)}"
+
+
+def _plural(count: float, word: str) -> str:
     return word if count == 1 else word + "s"

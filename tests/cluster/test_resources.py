@@ -45,7 +45,7 @@ def test_workers_do_not_share_the_rests_of_two_gpus() -> None:
             ["3 packs x 1 worker x 1 CPU = 3 CPUs", "has 2 CPUs and 0 GPUs", "at most 2 packs"],
         ),
         (Request(workers=4, cpus=4), TWO_CPUS, ["1 pack x 4 workers x 1 CPU = 4 CPUs", "fewer CPUs or workers"]),
-        (Request(gpus=1), TWO_CPUS, ["1 pack x 1 worker x 1 GPU = 1 GPUs", "0 GPUs", "none to run on the CPU"]),
+        (Request(gpus=1), TWO_CPUS, ["1 pack x 1 worker x 1 GPU = 1 GPU", "0 GPUs", "none to run on the CPU"]),
         (
             Request(packs=9),
             Capacity((Node(2),), grows=True, most=Node(8)),
