@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mcutune.errors import BadInput, Damaged
+from mcutune.inert import inert
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -26,9 +27,8 @@ def home() -> Path:
 def checked_name(name: str, what: str) -> str:
     """The name itself, or BadInput: names become folders, so they are strict."""
     if not _NAME.fullmatch(name):
-        shown = name.encode("unicode_escape").decode()[:80]
         raise BadInput(
-            f"{what} name '{shown}' is not valid",
+            f"{what} name '{inert(name, limit=80)}' is not valid",
             hint="1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit",
         )
     return name

@@ -45,7 +45,7 @@ def find_shipped(given: str, folder: str, what: str) -> Path:
         return shipped_folder(folder) / f"{name}.yaml"
     near = difflib.get_close_matches(name, names, 1)
     meant = f"did you mean {near[0]}? " if near else ""
-    shown = given.encode("unicode_escape").decode()[:120]
+    shown = inert(given, limit=120)
     raise BadInput(f"no {what} '{shown}': neither a file nor shipped", hint=f"{meant}shipped: {', '.join(names)}")
 
 

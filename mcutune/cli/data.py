@@ -8,7 +8,8 @@ import typer
 
 from mcutune.cli import data_import, data_make
 from mcutune.cli.options import Json, print_json
-from mcutune.cli.text import count, inert
+from mcutune.cli.text import count
+from mcutune.inert import inert
 
 if TYPE_CHECKING:
     from mcutune.data.catalog import Entry

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mcutune.cli.options import Json, print_json
-from mcutune.cli.text import inert
 from mcutune.errors import BadInput
+from mcutune.inert import inert
 
 if TYPE_CHECKING:
     from mcutune.data.assemble import Roles

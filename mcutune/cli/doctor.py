@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import typer
 
 from mcutune.cli.options import Json, print_json
-from mcutune.cli.text import inert
+from mcutune.inert import inert
 
 Level = Literal["good", "note", "bad"]
 _LEAST_ROOM = 1 << 30  # bytes under which a search is likely to stop

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from mcutune.cli.text import inert
 from mcutune.errors import BadInput, NoResources, Problems, Stopped, UserError
+from mcutune.inert import inert
 
 _UNFORESEEN = 1
 _NO_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}

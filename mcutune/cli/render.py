@@ -16,7 +16,8 @@ from rich.text import Text
 
 from mcutune.cli.progress import Estimate, TrialRow, View, shown_trials
 from mcutune.cli.screen import console, plain, say, table
-from mcutune.cli.text import count, duration, inert, score, value
+from mcutune.cli.text import count, duration, score, value
+from mcutune.inert import inert
 
 _STATES = {"finished": "green", "pruned": "yellow", "failed": "red", "running": "cyan"}
 _ROWS = 10

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mcutune.cli.screen import heat, plain, shares, sparkline, table
-from mcutune.cli.text import count, inert, score
+from mcutune.cli.text import count, score
+from mcutune.inert import inert
 
 _MOST_ROWS = 31  # combinations of five modalities; above that the worst are shown
 _WORST = 10

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mcutune.cli.text import inert
+from mcutune.inert import inert
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 # Dark blue over teal to light yellow: rising lightness, so it reads without colour vision and in grey.

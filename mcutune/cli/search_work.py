@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mcutune.cli.failures import crashes_go_to
 from mcutune.cli.options import print_json
@@ -28,7 +28,6 @@ from mcutune.files import home
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from mcutune.cluster.metrics import Snapshot
     from mcutune.cluster.place import Place
     from mcutune.search.progress import Progress, TrialView
     from mcutune.search.run_folder import Plan
@@ -85,7 +84,7 @@ def _work(plan: Plan, shape: Shape, out: Console, plain_lines: bool) -> None:
                 device = "cuda:0" if packs.request.gpus else "cpu"
                 run_in_process(job, threads=plan.threads, device=device, watch=watch)
             else:
-                run_search(job, place, packs, watch=watch, snapshot=snapshot)
+                run_search(job, place, packs, watch=watch)
 
 
 class Watch:
@@ -143,14 +142,3 @@ class Watch:
         first, epochs = self._history[0]
         passed = progress.elapsed - first
         return (progress.epochs - epochs) / passed if passed > 1.0 else None
-
-
-def snapshot(progress: Any) -> Snapshot:
-    """What Prometheus sees of a progress."""
-    from mcutune.cluster.metrics import FoldSnapshot, Snapshot
-
-    folds = {
-        fold.fold: FoldSnapshot(fold.counts, fold.best.score if fold.best else None, fold.scores, fold.probabilities)
-        for fold in progress.folds
-    }
-    return Snapshot(folds, progress.epochs, progress.lanes, progress.packs)

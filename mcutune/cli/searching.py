@@ -10,9 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcutune.cli.text import count, inert
+from mcutune.cli.text import count
 from mcutune.errors import BadInput
 from mcutune.files import checked_name, home, read_json
+from mcutune.inert import inert
 
 if TYPE_CHECKING:
     from mcutune.cluster.place import Place

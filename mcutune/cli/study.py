@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mcutune.cli.options import Json, print_json
-from mcutune.cli.text import inert
+from mcutune.inert import inert
 
 app = typer.Typer(help="Hand a search's trials to other programs.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -1,13 +1,8 @@
-"""Text for terminals: what came from files is shown, never obeyed. Imports nothing heavy."""
+"""Numbers and values as text for terminals. Imports nothing heavy."""
 
 from __future__ import annotations
 
-
-def inert(text: object, *, limit: int = 2000) -> str:
-    """One line in which every control, format or surrogate character is shown escaped; cut at `limit` characters."""
-    cut = str(text)[: limit + 1]
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+from mcutune.inert import inert
 
 
 def duration(seconds: float) -> str:

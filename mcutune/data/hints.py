@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from mcutune.inert import inert
+
 
 def shown(text: object, limit: int = 60) -> str:
     """The text with control characters and direction marks escaped and its length limited."""
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text)[: limit + 1])
-    return safe if len(safe) <= limit else safe[: limit - 1] + "…"
+    return inert(text, limit=limit)
 
 
 def listed(values: Iterable[object], most: int = 5) -> str:

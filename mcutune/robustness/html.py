@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from mcutune.errors import Damaged
 from mcutune.files import read_json, write_bytes
+from mcutune.inert import inert
 from mcutune.robustness import shades
 from mcutune.robustness.page import drawings, page
 from mcutune.robustness.tables import gap, title
@@ -25,7 +26,6 @@ from mcutune.robustness.tables import gap, title
 PAGE = "report.html"
 LIMIT = 2_000_000  # bytes of a page
 _ROWS = (1023, 255, 63, 15)  # of a table: as many as fit
-_LONGEST = 2000  # characters of one text
 _TEMPLATE, _MACROS, _STYLE = "report.html.j2", "report_macros.html.j2", "report.css"
 
 
@@ -57,17 +57,10 @@ def write(report_json: Path) -> Path:
     return path
 
 
-def inert(text: str) -> str:
-    """Text in which what is not printable is written as an escape; cut where it is very long."""
-    cut = text.strip()[: _LONGEST + 1]
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
-    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}…"
-
-
 def _finalize(value: Any) -> Any:
     """What jinja2 does with every value before it escapes it."""
     if isinstance(value, str) and not isinstance(value, Markup):
-        return inert(value)
+        return inert(value.strip())
     return value
 
 

@@ -188,7 +188,8 @@ class Coordinator:
         self.stopped = True
 
     def progress(self) -> progress.Progress:
-        """The state of the search for a live view."""
+        """The state of the search for a live view; a request to stop is seen here too, before any pack has joined."""
+        self._heed_stop()
         return progress.of(self.plan, self._records, self._packs, self._meter.now, self.done, self.stopped, self.paused)
 
     def close(self) -> None:
@@ -283,7 +284,7 @@ class Coordinator:
 
     def _conclude(self) -> bool:
         """Draw all conclusions and commit; False while the disk is full. Nothing is acknowledged before it is True."""
-        self.stopped = self.stopped or (self.plan.folder / STOP).exists()
+        self._heed_stop()
         waiting, self._results, self.paused = self._results, [], ""
         for pack, result in waiting:
             self._store(pack, result)
@@ -301,6 +302,9 @@ class Coordinator:
         if self.done:
             self._finish()
         return True
+
+    def _heed_stop(self) -> None:
+        self.stopped = self.stopped or (self.plan.folder / STOP).exists()
 
     def _pause(self, reason: str) -> None:
         self.paused = reason

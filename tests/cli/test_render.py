@@ -11,7 +11,8 @@ import pytest
 from mcutune.cli.progress import Estimate, TrialRow, View, shown_trials
 from mcutune.cli.render import SearchView, drawing
 from mcutune.cli.screen import console
-from mcutune.cli.text import count, duration, inert, score, value
+from mcutune.cli.text import count, duration, score, value
+from mcutune.inert import inert
 
 KEYS = ("rank", "beta", "sensitivity", "encoder_kind", "range")
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[red]x[/red]\u202e\n"

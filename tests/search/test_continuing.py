@@ -76,6 +76,14 @@ def test_a_stop_is_obeyed_and_the_same_command_continues(make: Any, tmp_path: Pa
     assert Play(plan_of(tmp_path / "run", ONE_SHAPE)).run() == expected
 
 
+def test_a_stop_is_seen_before_any_pack_has_joined(make: Any) -> None:
+    client = make()
+    assert not client.progress().stopped
+    request_stop(client.plan.folder)
+    assert client.progress().stopped
+    assert client.join("a", 2, "node", "cpu") is None
+
+
 def test_a_time_budget_ends_proposals_and_running_trials_end_well(make: Any) -> None:
     clock = Clock()
     client = make(ONE_SHAPE + "budget: 1h\n", clock=clock, trials=1000)
