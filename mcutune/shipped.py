@@ -9,6 +9,7 @@ import difflib
 from pathlib import Path
 
 from mcutune.errors import BadInput, Damaged
+from mcutune.inert import inert
 
 FOLDERS = ("search_spaces", "eval_protocols", "cluster")
 # cluster/ of the repository must not be mixed with the code of mcutune/cluster/.
