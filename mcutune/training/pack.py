@@ -71,12 +71,16 @@ class Pack:
         vectors = Vectors.start(torch.from_numpy(vector).to(self.device))
         return Lane(order, c, vectors, DPFT.start(len(self.program.member), c))
 
-    def epoch(self, lanes: Sequence[Lane]) -> list[LaneEpoch | LaneFailure]:
-        """Train every lane one epoch and measure it; one report a lane, in order."""
+    def epoch(self, lanes: Sequence[Lane], most_steps: int | None = None) -> list[LaneEpoch | LaneFailure]:
+        """Train every lane one epoch and measure it; one report a lane, in order.
+
+        most_steps: end the training part after so many, to judge speed and memory (training/planning.py); never for
+        lanes whose numbers count.
+        """
         optimizer, settings = self._stacked(lanes)
-        plan = epoch_plan(self.resident, lanes, self.start.search_seed, self.shape, *self._share)
+        plan = self._plan(lanes)
         losses = torch.zeros(len(lanes), device=self.device)
-        for step in range(plan.steps):
+        for step in range(plan.steps if most_steps is None else min(most_steps, plan.steps)):
             losses += self._step(lanes, optimizer, settings, plan, step)
         if self.group is not None:
             distributed.all_reduce(losses, group=self.group)
@@ -90,6 +94,13 @@ class Pack:
             lane.epoch += 1
             reports.append(self._report(lane, scores[p], jsd[p], means[p], finite[p]))
         return reports
+
+    def steps(self, lanes: Sequence[Lane]) -> int:
+        """Gradient steps of these lanes' next epoch."""
+        return self._plan(lanes).steps
+
+    def _plan(self, lanes: Sequence[Lane]) -> Plan:
+        return epoch_plan(self.resident, lanes, self.start.search_seed, self.shape, *self._share)
 
     def forget(self) -> None:
         """Drop the stacked tensors, so that their memory can be used."""
