@@ -169,8 +169,10 @@ def finished(plan: Plan) -> bool:
 
 
 def lanes_in_flight(space: Space) -> int:
-    """How many lanes of one fold may be at work at once: the lag bounds the trials."""
-    return min(space.trials, space.lag + 1) * space.seeds
+    """How many lanes of one fold may be at work at once: the lag bounds the trials whose proposals look at results."""
+    from mcutune.search.proposals import looks_back
+
+    return (min(space.trials, space.lag + 1) if looks_back(space, space.trials) else space.trials) * space.seeds
 
 
 def packs_for(plan: Plan, shape: Shape, capacity: Capacity) -> tuple[Packs, int]:

@@ -39,9 +39,13 @@ class Client(Protocol):
         epochs: list[LaneEpoch],
         failures: list[LaneFailure],
         results: list[LaneResult],
-        free: int,
+        places: int,
     ) -> Orders:
-        """Report what happened since the last call, ask for up to `free` new lanes; also the heartbeat."""
+        """Report what happened since the last call; also the heartbeat.
+
+        places: lanes that the pack can train at once now. What the answer tells it to train, new lanes included, fills
+        no more of them, but for parked lanes that come back: those wait in the pack for a place.
+        """
 
     def fold_data(self, fold: str) -> Any:
         """The data.views.FoldData of a fold."""

@@ -114,10 +114,10 @@ class CoordinatorActor:
         epochs: list[LaneEpoch],
         failures: list[LaneFailure],
         results: list[LaneResult],
-        free: int,
+        places: int,
     ) -> Orders:
         with self._fatal():
-            return self._alive().advance(pack, epochs, failures, results, free)
+            return self._alive().advance(pack, epochs, failures, results, places)
         lanes = {item.lane for item in (*epochs, *failures, *results)}
         return Orders({lane: Verdict.END for lane in lanes}, done=True)
 

@@ -141,7 +141,7 @@ class Coordinator:
         epochs: list[LaneEpoch],
         failures: list[LaneFailure],
         results: list[LaneResult],
-        free: int,
+        places: int,
     ) -> Orders:
         """Take in what a pack reports, commit it, and answer for every lane it holds."""
         with self._guarded():
@@ -153,9 +153,9 @@ class Coordinator:
                 self._meter.gpu += state.pause
             refused = [word.lane for word in said if not self._take(state, word)]
             self._expire()
-            if not self._conclude():
+            if not self._conclude(state, places):
                 return Orders({lane: Verdict.PARK for lane in state.held}, wait=FULL)
-            return self._orders(state, free, refused)
+            return self._orders(state, places, refused)
 
     def fold_data(self, fold: str) -> FoldData:
         """Training and validation rows of a fold."""
@@ -282,14 +282,19 @@ class Coordinator:
         if isinstance(row, TrialRow) and row.state == State.FAILED.value:
             self._failed.append(row)
 
-    def _conclude(self) -> bool:
-        """Draw all conclusions and commit; False while the disk is full. Nothing is acknowledged before it is True."""
+    def _conclude(self, asking: PackState | None = None, places: int = 0) -> bool:
+        """Draw all conclusions and commit; False while the disk is full. Nothing is acknowledged before it is True.
+
+        asking: the pack that is to be answered, which can train `places` lanes at once.
+        """
         self._heed_stop()
         waiting, self._results, self.paused = self._results, [], ""
         for pack, result in waiting:
             self._store(pack, result)
         for study in self._studies.values():
             study.settle(self._proposing and not self.stopped)
+        if asking is not None and self._proposing and not self.stopped:
+            self._studies[asking.fold].begin(self._dispatch.room(asking, places))
         try:
             self._ledger.commit(self._meter.now, self._meter.gpu)
         except NoSpace as error:
@@ -323,12 +328,12 @@ class Coordinator:
 
     # Answering
 
-    def _orders(self, state: PackState, free: int, refused: list[LaneId]) -> Orders:
+    def _orders(self, state: PackState, places: int, refused: list[LaneId]) -> Orders:
         """The answer to a pack: verdicts for what it holds, new lanes, or that its work is elsewhere."""
         verdicts = {lane: Verdict.END for lane in refused} | self._dispatch.verdicts(state, self.stopped)
         if self.stopped or self.done:
             return Orders(verdicts, done=True)
-        start = tuple(self._dispatch.hand_out(state, free, verdicts))
+        start = tuple(self._dispatch.hand_out(state, places, verdicts))
         if start or any(verdict in (Verdict.CONTINUE, Verdict.FINISH) for verdict in verdicts.values()):
             return Orders(verdicts, start)
         if not self._dispatch.needed_elsewhere(state):

@@ -9,6 +9,7 @@ from mcutune.domain.trial import LaneId, LaneOrder, Verdict
 from mcutune.search.packs import Packs, PackState
 from mcutune.search.study import Study
 
+HELD = 4  # times its places a pack may hold lanes, parked ones included, before it gets trials beyond the lag
 Shape = tuple[Any, ...]
 
 
@@ -48,8 +49,22 @@ class Dispatch:
                 self._packs.release(state, lane)
         return found
 
-    def hand_out(self, state: PackState, free: int, verdicts: Mapping[LaneId, Verdict]) -> Iterator[LaneOrder]:
-        """Up to `free` lanes of the pack's fold and shape that nobody holds, none that it was just told to end."""
+    def room(self, state: PackState, places: int) -> int:
+        """How many of the pack's places would stay empty for want of trials. Lanes of other shapes count as work too:
+        it is theirs to be trained before new trials begin.
+        """
+        if len(state.held) >= HELD * places:
+            return 0
+        study = self._studies[state.fold]
+        training = sum(study.verdict(lane, held.seen) is Verdict.CONTINUE for lane, held in state.held.items())
+        return places - training - sum(self._packs.holder(lane) is None for lane, _, _ in study.ready())
+
+    def hand_out(self, state: PackState, places: int, verdicts: Mapping[LaneId, Verdict]) -> Iterator[LaneOrder]:
+        """Lanes of the pack's fold and shape that nobody holds, none that it was just told to end.
+
+        As many as those that go on leave of its places: a lane that was just told to park or end has left its own.
+        """
+        free = places - sum(verdict is Verdict.CONTINUE for verdict in verdicts.values())
         for lane, record, live in self._studies[state.fold].ready():
             if free <= 0:
                 return

@@ -53,6 +53,12 @@ def proposal(space: Space, seed: int, k: int, results: Sequence[Result]) -> Valu
     return Proposals(space, seed).propose(k, results)
 
 
+def looks_back(space: Space, k: int) -> bool:
+    """Whether trial k's values depend on results at all; if not, it may start before any trial has ended."""
+    guided = not space.explicit and space.sampler in ("tpe", "gp", "cmaes")
+    return guided and k - space.lag >= STARTUP
+
+
 class Proposals:
     """The proposals of one study. `propose` gives the same as `proposal`, sooner when k ascends."""
 

@@ -17,7 +17,7 @@ from mcutune.domain.combination import Modalities
 from mcutune.domain.objective import scalar
 from mcutune.domain.trial import Failure, LaneEpoch, LaneFailure, LaneId, State, Verdict
 from mcutune.files import canonical_json
-from mcutune.search.proposals import Proposals, Result
+from mcutune.search.proposals import Proposals, Result, looks_back
 from mcutune.search.records import (
     EpochRow,
     EventRow,
@@ -199,6 +199,14 @@ class Study:
                 moved |= self._settle_trial(self.record.running[number])
             moved |= proposing and self._propose()
 
+    def begin(self, lanes: int) -> None:
+        """Start trials beyond the lag for about so many lanes, as long as their proposals look at no results.
+
+        When such a trial starts changes nothing: what it is follows from its number alone.
+        """
+        while lanes > 0 and self.wants_more and not looks_back(self.space, len(self.record.trials)) and self._start():
+            lanes -= len(self.record.trials[-1].lanes)
+
     def _settle_trial(self, trial: TrialRecord) -> bool:
         """Whether the trial ended (others may wait for that) or reached a rung."""
         if trial.repeats is not None:
@@ -273,9 +281,12 @@ class Study:
 
     def _propose(self) -> bool:
         """Start the next trial if the lag allows it."""
+        ready = self.record.settled >= len(self.record.trials) - self.space.lag
+        return self.wants_more and ready and self._start()
+
+    def _start(self) -> bool:
+        """Start the next trial; False where there is no further configuration."""
         number = len(self.record.trials)
-        if not self.wants_more or self.record.settled < number - self.space.lag:
-            return False
         values: dict[str, Any] | None = {}
         if number > 0:
             spent = self.space.size is not None and not self.space.explicit and self._inside >= self.space.size

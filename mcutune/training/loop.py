@@ -95,8 +95,7 @@ class _Shift:
             self._epoch(said) if self.running else time.sleep(orders.wait)
 
     def _advance(self, said: _Inbox) -> Orders:
-        free = max(0, self.capacity - len(self.running) - len(self.waiting))
-        orders = self.client.advance(self.name, said.epochs, said.failures, said.results, free)
+        orders = self.client.advance(self.name, said.epochs, said.failures, said.results, self.capacity)
         if self.heartbeat is not None:
             self.heartbeat({"lanes": len(self.running), "parked": len(self.parked), "fold": self.start.fold})
         return orders
@@ -104,6 +103,7 @@ class _Shift:
     def _apply(self, orders: Orders) -> list[Lane]:
         """Sort the lanes by what was ordered for them; returns those that are to send their result."""
         held = [*self.running, *self.waiting, *self.parked.values()]
+        held.sort(key=lambda lane: lane.order.lane)  # others wait for the lowest
         finished, going = [], []
         for lane in held:
             verdict = orders.verdicts.get(lane.order.lane, Verdict.CONTINUE)

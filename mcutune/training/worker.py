@@ -31,9 +31,9 @@ class ActorClient:
         epochs: list[LaneEpoch],
         failures: list[LaneFailure],
         results: list[LaneResult],
-        free: int,
+        places: int,
     ) -> Orders:
-        return self._call("advance", pack, epochs, failures, results, free)
+        return self._call("advance", pack, epochs, failures, results, places)
 
     def fold_data(self, fold: str) -> Any:
         # The actor answers with a reference, so that the arrays travel once a node and are mapped, not copied.
@@ -70,9 +70,9 @@ class GroupClient:
         epochs: list[LaneEpoch],
         failures: list[LaneFailure],
         results: list[LaneResult],
-        free: int,
+        places: int,
     ) -> Orders:
-        return self._share(self._client.advance(pack, epochs, failures, results, free) if self._first else None)
+        return self._share(self._client.advance(pack, epochs, failures, results, places) if self._first else None)
 
     def fold_data(self, fold: str) -> Any:
         return self._client.fold_data(fold)

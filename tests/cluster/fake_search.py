@@ -66,7 +66,7 @@ class FakeCoordinator:
         epochs: list[LaneEpoch],
         failures: list[LaneFailure],
         results: list[LaneResult],
-        free: int,
+        places: int,
     ) -> Orders:
         if self.fail_after is not None and len(self.finished) >= self.fail_after:
             raise UserError("the ledger's disk is full")
@@ -78,7 +78,7 @@ class FakeCoordinator:
                 self.finished[result.lane] = result.attempt
         verdicts = {e.lane: Verdict.FINISH if e.epoch >= self.epochs else Verdict.CONTINUE for e in epochs}
         start = []
-        while free > len(start) and self.waiting and not self.stopped:
+        while places > len(held) and self.waiting and not self.stopped:
             lane = self.waiting.pop(0)
             held[lane] = self.attempts[lane] = self.attempts.get(lane, 0) + 1
             start.append(LaneOrder(lane, held[lane], {}, self.epochs))
@@ -136,7 +136,7 @@ def fake_run_pack(
     epochs: list[LaneEpoch] = []
     results: list[LaneResult] = []
     while True:
-        orders = client.advance(pack, epochs, [], results, capacity - len(lanes))
+        orders = client.advance(pack, epochs, [], results, capacity)
         if heartbeat is not None:
             heartbeat({"lanes": len(lanes)})
         done = [lane for lane, verdict in orders.verdicts.items() if verdict is Verdict.FINISH]

@@ -111,15 +111,15 @@ class FakePack:
     epochs: list[LaneEpoch] = field(default_factory=list)
     failures: list[LaneFailure] = field(default_factory=list)
     results: list[LaneResult] = field(default_factory=list)
+    trained: list[int] = field(default_factory=list)  # lanes of each of its epochs
 
     def step(self, client: Coordinator) -> bool:
         if not self.joined:
             self.joined = client.join(self.name, self.capacity, "node", "cpu") is not None
             return self.joined
-        free = max(0, self.capacity - len(self.running) - len(self.waiting))
         said = (self.epochs, self.failures, self.results)
         self.epochs, self.failures, self.results = [], [], []
-        orders = client.advance(self.name, *said, free)
+        orders = client.advance(self.name, *said, self.capacity)
         for result in said[2]:
             self.acknowledged(result)
         self._obey(orders)
@@ -131,7 +131,8 @@ class FakePack:
 
     def _obey(self, orders: Orders) -> None:
         going = []
-        for lane in [*self.running, *self.waiting, *self.parked.values()]:
+        held = [*self.running, *self.waiting, *self.parked.values()]
+        for lane in sorted(held, key=lambda lane: lane.order.lane):
             verdict = orders.verdicts.get(lane.order.lane, Verdict.CONTINUE)
             if verdict is Verdict.PARK:
                 self.parked[lane.order.lane] = lane
@@ -145,6 +146,8 @@ class FakePack:
         self.running += [Lane(order) for order in orders.start]
 
     def _train(self) -> None:
+        if self.running:
+            self.trained.append(len(self.running))
         for lane in list(self.running):
             said = lane.train()
             if isinstance(said, LaneFailure):

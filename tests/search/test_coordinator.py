@@ -12,7 +12,9 @@ import pytest
 from mcutune.domain.trial import Failure, LaneFailure, LaneId, State, Verdict
 from mcutune.errors import Damaged
 from mcutune.search import coordinator as coordinator_module
+from mcutune.search.dispatch import HELD
 from mcutune.search.ledger import NoSpace, read_ledger
+from mcutune.search.proposals import STARTUP
 from tests.search.simulate import SPACE, FakePack
 from tests.search.words import ONE_SHAPE, Clock, events, lane_of, orders_of, result, said
 
@@ -23,9 +25,35 @@ def test_what_a_pack_is_told_at_the_start(make: Any) -> None:
     assert start.modalities == ("audio", "text") and start.combinations == (0, 1, 2)
 
 
-def test_the_lowest_trial_comes_first_and_the_lag_bounds_what_is_in_flight(make: Any) -> None:
-    lanes = [order.lane for order in orders_of(make(), free=99)]
-    assert lanes == [LaneId("1", trial, seed) for trial in range(4) for seed in range(2)]
+def test_the_lowest_trial_comes_first_and_the_lag_bounds_what_looks_at_results(make: Any) -> None:
+    lanes = [order.lane for order in orders_of(make(), places=99)]
+    blind = 3 + STARTUP  # of a lag of 3: below that, too few results could be known for a model to guide
+    assert lanes == [LaneId("1", trial, seed) for trial in range(blind) for seed in range(2)]
+
+
+def test_a_sampler_that_looks_at_no_results_fills_the_pack_but_nothing_beyond(make: Any) -> None:
+    lanes = [order.lane for order in orders_of(make(ONE_SHAPE, trials=90, sampler="random"), places=50)]
+    assert lanes == [LaneId("1", trial, seed) for trial in range(25) for seed in range(2)]
+
+
+def test_places_of_parked_and_ended_lanes_are_filled_in_the_same_answer(make: Any) -> None:
+    text = ONE_SHAPE.replace("rungs: none", "rungs: {first: 1, eta: 2}").replace("seeds: 2", "seeds: 1")
+    client = make(text, trials=90, sampler="random")
+    pack = FakePack("a", 8)
+    while client._records.studies["1"].counts["finished"] < 3:
+        pack.step(client)
+    assert client._records.studies["1"].counts["pruned"] > 3 and set(pack.trained) == {8}
+
+
+def test_a_pack_with_many_parked_lanes_gets_no_trials_beyond_the_lag(make: Any) -> None:
+    text = ONE_SHAPE.replace("rungs: none", "rungs: {first: 1, eta: 2}").replace("seeds: 2", "seeds: 1")
+    client = make(text, trials=90, sampler="random")
+    orders = orders_of(client, places=2)
+    (first,) = [order for order in orders if order.lane.trial == 0]  # never heard of again: all others wait for it
+    for _ in range(20):
+        waiting = [order for order in orders if order is not first]
+        orders = client.advance("a", [said(order, 1) for order in waiting], [], [], 2).start
+    assert len(client._packs.hear("a").held) == HELD * 2 and not orders
 
 
 def test_a_result_is_durable_before_it_is_acknowledged(make: Any, tmp_path: Path) -> None:
@@ -73,7 +101,7 @@ def test_an_epoch_left_out_is_a_crash(make: Any) -> None:
 )
 def test_failures_are_tried_again_as_often_as_that_can_help(make: Any, failure: Failure, tries: int) -> None:
     client = make()
-    (order,) = orders_of(client, free=1)
+    (order,) = orders_of(client, places=1)
     seeds = []
     for attempt in range(1, tries + 1):
         assert order.attempt == attempt and order.lane == LaneId("1", 0, 0)
@@ -264,4 +292,4 @@ def test_progress_is_plain_and_pickles(make: Any) -> None:
 def test_no_lane_is_given_to_two_packs(make: Any) -> None:
     client = make()
     lanes = [order.lane for pack in "abc" for order in orders_of(client, pack, 3)]
-    assert len(lanes) == len(set(lanes)) == 8
+    assert len(lanes) == len(set(lanes)) == 9

@@ -13,7 +13,7 @@ import pytest
 
 from mcutune.domain.trial import State
 from mcutune.search import proposals
-from mcutune.search.proposals import Proposals, Result, proposal, visible
+from mcutune.search.proposals import Proposals, Result, looks_back, proposal, visible
 from mcutune.search.space import Space
 from mcutune.search.space_file import load_space
 
@@ -62,6 +62,17 @@ def play(space: Space, trials: int, seed: int = 0) -> list[Result]:
         else:
             history.append(Result(k, values, State.FINISHED, score, ((3, score - 1), (9, score))))
     return history
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_what_looks_at_no_results_is_the_same_without_any(tmp_path: Path, sampler: str) -> None:
+    space = make(tmp_path, MIXED, sampler=sampler, lag=5)
+    last = 18 if sampler == "gp" else 40
+    history = play(space, last)
+    blind = [k for k in range(1, last) if not looks_back(space, k)]
+    assert blind == list(range(1, last if sampler in ("qmc", "random") else 5 + proposals.STARTUP))
+    for k in blind:
+        assert proposal(space, 0, k, []) == proposal(space, 0, k, history)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

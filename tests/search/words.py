@@ -23,10 +23,10 @@ class Clock:
         return self.now
 
 
-def orders_of(client: Coordinator, pack: str = "a", free: int = 2) -> tuple[LaneOrder, ...]:
+def orders_of(client: Coordinator, pack: str = "a", places: int = 2) -> tuple[LaneOrder, ...]:
     """Join and take lanes."""
-    assert client.join(pack, free, "node", "cpu") is not None
-    return client.advance(pack, [], [], [], free).start
+    assert client.join(pack, places, "node", "cpu") is not None
+    return client.advance(pack, [], [], [], places).start
 
 
 def said(order: LaneOrder, epoch: int) -> LaneEpoch:
