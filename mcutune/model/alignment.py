@@ -8,6 +8,7 @@ each operation of a pack of equal lanes).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,32 @@ def product(a: Tensor, b: Tensor, *, low_precision: bool) -> Tensor:
         a, b = a.bfloat16(), b.bfloat16()
     result = (a * b.transpose(1, 2)).sum(-1, keepdim=True) if b.shape[-1] == 1 else torch.bmm(a, b)
     return result.float() if low_precision else result
+
+
+def cohort_product(x: Tensor, b: Tensor, cohorts: Sequence[int], *, low_precision: bool) -> Tensor:
+    """x_u × b_pᵀ [P, n, l] for every lane p of cohort u; x [U, n, k], b [P, l, k], U cohort sizes.
+
+    The lanes of a cohort stand side by side in one product: one as narrow as a lane's reaches a fraction of the
+    machine's rate. Fewer than COLUMNS columns in all are padded: they would take a path of other bits.
+    """
+    # Not split where there is one cohort: the gradient of a split is a copy.
+    lanes = b.split(list(cohorts)) if len(cohorts) > 1 else [b]
+    parts = [_side_by_side(each, those, low_precision) for each, those in zip(x, lanes, strict=True)]
+    return torch.cat(parts) if len(parts) > 1 else parts[0].contiguous()
+
+
+def _side_by_side(x: Tensor, b: Tensor, low_precision: bool) -> Tensor:
+    """x [n, k] × b [P, l, k] as [P, n, l]."""
+    columns = b.flatten(0, 1)
+    wide = len(columns)
+    if wide < COLUMNS:
+        columns = functional.pad(columns, (0, 0, 0, COLUMNS - wide))
+    if low_precision:
+        x, columns = x.bfloat16(), columns.bfloat16()
+    result = torch.mm(x, columns.t())
+    if low_precision:
+        result = result.float()
+    return result[:, :wide].unflatten(1, (len(b), -1)).transpose(0, 1)
 
 
 def padded_indices(rows: npt.NDArray[Any], device: torch.device) -> tuple[Tensor, Tensor]:

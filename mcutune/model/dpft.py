@@ -71,10 +71,9 @@ def project(q: Vector, low: float, high: float) -> Vector:
     It is clip(q + t) for the one t that gives the sum 1, found by bisection. Requires C·low ≤ 1 ≤ C·high.
     """
     down, up = low - q.max(), high - q.min()
-    for _ in range(200):
-        middle = (down + up) / 2
+    while down < (middle := (down + up) / 2) < up:  # until no float lies between
         down, up = (middle, up) if np.clip(q + middle, low, high).sum() < 1 else (down, middle)
-    return np.clip(q + (down + up) / 2, low, high)
+    return np.clip(q + middle, low, high)
 
 
 def draw(q: Vector, uniform: Vector, presence: npt.NDArray[np.int64], inside: npt.NDArray[np.bool_]) -> Any:

@@ -5,23 +5,29 @@ y_com = linear([R^m ; R^{m,com}] of the present modalities), y_char = linear([R^
 y = (1 − w) y_com + w y_char (E5 to E8); absent modalities contribute zeros. Dropout acts on X^m before the adapters
 (`adapter_dropout`) and on R^m before the classifier (`dropout`).
 
+No representation is ever made in its full width in training: all that reads one is linear in it (the classifiers, the
+weight MLP's first layer) or a scalar product of two (the orthogonality loss). So each row keeps the R numbers
+z = s A X, and W is summed over once a step and lane, in B times what reads it: y takes z (B V), |R|² takes z (B Bᵀ) zᵀ.
+
 Rows are independent, so B counts rows here, whatever the encoder.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from mcutune.domain.combination import membership
-from mcutune.model.alignment import COLUMNS, ROWS, padded_rows, product, up
+from mcutune.model.alignment import COLUMNS, ROWS, cohort_product, padded_rows, product, up
 from mcutune.model.lanes import Lanes, Output, pairs_of
 from mcutune.model.layout import Layout, Parameter
-from mcutune.model.losses import squared_cosine
+from mcutune.model.losses import cosine_of
 from mcutune.model.noise import Dropout
 
 _LEAST_HIDDEN = 8
-_CELLS = 1 << 14  # rows × combinations measured at once: bounds memory; never depends on P, so bits do not either
+_CELLS = 1 << 12  # rows × combinations measured at once: bounds memory; never depends on P, so bits do not either
 
 
 def hidden_units(classes: int) -> int:
@@ -42,19 +48,20 @@ class FrozenNetwork:
         self.low_precision = low_precision
         self.member = torch.from_numpy(membership(len(dims)).copy()).to(device)  # [C, M]
         self.pairs = pairs_of(self.member)
+        self.private = self.pairs[0].count  # private pairs of a modality: J = 2^(M-1), the same for each
+        slots = torch.stack([pairs.slot for pairs in self.pairs], 1)  # [C, M]
+        self._chosen = slots[..., None] == torch.arange(1, 1 + self.private, device=device)  # [C, M, J]
         self.layout = Layout(tuple(self._parameters()))
 
     def _parameters(self) -> list[Parameter]:
-        many, width, hidden = len(self.dims), self.width, hidden_units(self.classes)
-        parameters = []
-        for m, (dim, pairs) in enumerate(zip(self.dims, self.pairs, strict=True)):
-            slots = 1 + pairs.count
-            parameters += [
-                Parameter(f"adapter.{m}.A", (dim, slots, self.rank), "uniform", dim, rank_axis=2),
-                Parameter(f"adapter.{m}.B", (slots, self.rank, width), "zeros", rank_axis=1),
-            ]
-        return parameters + [
-            Parameter("common.encoder", (many, width, self.classes), "uniform", 2 * many * width),
+        many, width, hidden, slots = len(self.dims), self.width, hidden_units(self.classes), 1 + self.private
+        return [
+            *(
+                Parameter(f"adapter.{m}.A", (slots, self.rank, dim), "uniform", dim, rank_axis=1)
+                for m, dim in enumerate(self.dims)
+            ),
+            Parameter("adapter.B", (many, slots, self.rank, width), "zeros", rank_axis=2),
+            Parameter("common.encoder", (many, self.classes, width), "uniform", 2 * many * width),
             Parameter("common.adapter", (many, width, self.classes), "uniform", 2 * many * width),
             Parameter("common.bias", (self.classes,), "zeros"),
             # y_char and the first layer of the weight MLP read the same R^s: one product serves both.
@@ -65,52 +72,67 @@ class FrozenNetwork:
         ]
 
     def product(self, a: Tensor, b: Tensor) -> Tensor:
-        """[P, n, k] × [P, k, l] in the configured precision."""
-        return product(a, b, low_precision=self.low_precision)
+        """[.., n, k] × [.., k, l] in the configured precision."""
+        batch = a.shape[:-2]
+        flat = product(a.flatten(0, -3), b.flatten(0, -3), low_precision=self.low_precision)
+        return flat.unflatten(0, batch)
 
     def forward(
         self,
         params: dict[str, Tensor],
         inputs: list[Tensor],
-        encoded: list[Tensor],
+        encoded: Tensor,
         drawn: Tensor,
         lanes: Lanes,
         drop: Dropout,
+        cohorts: Sequence[int],
     ) -> Output:
-        """One training pass. inputs[m] [P, B, D_m]; encoded[m] [P, B, W]; drawn [P, B]: combination of each row."""
-        present = self.member[drawn]
-        common = params["common.bias"][:, None]
-        characteristic = params["characteristic.bias"][:, None]
-        cosines = []
-        for m in range(len(self.dims)):
-            here = present[..., m : m + 1]
-            shared, private = self._adapted(params, m, drop(inputs[m], lanes.adapter_dropout, f"x{m}"), drawn, lanes)
-            cosines.append(squared_cosine(shared, private))
-            encoder = torch.where(here, drop(encoded[m], lanes.dropout, f"e{m}"), 0.0)
-            shared = torch.where(here, shared, 0.0)
-            common = common + self.product(encoder, params["common.encoder"][:, m])
-            common = common + self.product(shared, params["common.adapter"][:, m])
-            characteristic = characteristic + self.product(private, params["characteristic"][:, m])
-        return Output(self._fused(params, common, characteristic, lanes), torch.stack(cosines, -1), present)
+        """One training pass. drawn [P, B]: combination of each row.
 
-    def _adapted(
-        self, params: dict[str, Tensor], m: int, x: Tensor, drawn: Tensor, lanes: Lanes
-    ) -> tuple[Tensor, Tensor]:
-        """R^{m,com} and R^{m,i} [P, B, W], i the row's combination; private is zero where it lacks modality m.
-
-        All pairs' A are multiplied at once, which costs a CPU no more than two of them: a narrow product is bound by
-        reading x. Only the drawn pair's part then reaches B.
+        cohorts: how many of the P lanes, in order, share inputs, noise and rates: U sizes that sum to P.
+        inputs[m] [U, B, D_m], encoded [U, M, B, W], and `drop` have an entry a cohort.
         """
-        a, b = params[f"adapter.{m}.A"], params[f"adapter.{m}.B"]
-        scale = lanes.along("scale", 3)
-        # split, not slices: the gradient of a slice is a whole tensor of zeros around it
-        own, inner = self.product(x, a.flatten(2)).split([self.rank, self.pairs[m].count * self.rank], -1)
-        b_shared, b_private = b.split([1, self.pairs[m].count], 1)
-        shared = self.product(own, b_shared.squeeze(1)) * scale
-        slots = torch.arange(1, 1 + self.pairs[m].count, device=drawn.device)
-        chosen = self.pairs[m].slot[drawn][..., None] == slots  # [P, B, pairs]
-        inner = (inner.unflatten(-1, (-1, self.rank)) * chosen[..., None].to(inner.dtype)).flatten(2)
-        return shared, self.product(inner, b_private.flatten(1, 2)) * scale
+        first = [sum(cohorts[:u]) for u in range(len(cohorts))]
+        rates = lanes.adapter_dropout[first], lanes.dropout[first]
+        z = self._inner(params, [drop(x, rates[0], f"x{m}") for m, x in enumerate(inputs)], lanes, cohorts)
+        own, private = z.split([self.rank, self.private * self.rank], -1)
+        here = self.member[drawn].transpose(1, 2)[..., None]  # [P, M, B, 1]
+        chosen = self._chosen[drawn].transpose(1, 2)[..., None].to(z.dtype)  # [P, M, B, J, 1]
+        masked = private.unflatten(-1, (self.private, self.rank)) * chosen
+        mine = masked.sum(3)
+
+        b = params["adapter.B"]
+        b_shared, b_private = b.split([1, self.private], 2)
+        b_shared, transposed = b_shared[:, :, 0], b_shared[:, :, 0].transpose(2, 3)
+        of_own = self.product(b_shared, torch.cat([params["common.adapter"], transposed], -1))
+        to_common, to_own = self.product(own, of_own).split([self.classes, self.rank], -1)
+        of_private = self.product(b_private.flatten(2, 3), torch.cat([params["characteristic"], transposed], -1))
+        among = self.product(b_private, b_private.transpose(3, 4)).flatten(2, 3)  # [P, M, J·R, R]
+        reached = self.product(masked.flatten(3, 4), torch.cat([of_private, among], -1))
+        to_both, to_shared, to_mine = reached.split([params["characteristic"].shape[-1], self.rank, self.rank], -1)
+
+        cos2 = cosine_of((to_shared * own).sum(-1), (to_own * own).sum(-1), (to_mine * mine).sum(-1))
+        frozen = self._read_encoders(params, drop(encoded, rates[1], "e"), cohorts)
+        common = params["common.bias"][:, None] + torch.where(here, frozen + to_common, 0.0).sum(1)
+        both = params["characteristic.bias"][:, None] + to_both.sum(1)
+        return Output(self._fused(params, common, both, lanes), cos2.transpose(1, 2), self.member[drawn])
+
+    def _inner(self, params: dict[str, Tensor], inputs: list[Tensor], lanes: Lanes, cohorts: Sequence[int]) -> Tensor:
+        """s A X of every pair [P, M, n, slots · R], from inputs[m] [U, n, D_m].
+
+        All pairs' A are multiplied at once: with lanes side by side it is one wide product, bound by reading x. Only
+        what a row needs is read of it.
+        """
+        parts = [self._cohorts(x, params[f"adapter.{m}.A"].flatten(1, 2), cohorts) for m, x in enumerate(inputs)]
+        return torch.stack(parts, 1) * lanes.along("scale", 4)
+
+    def _read_encoders(self, params: dict[str, Tensor], encoded: Tensor, cohorts: Sequence[int]) -> Tensor:
+        """What y_com takes of encoded [U, M, n, W]: [P, M, n, K]."""
+        weights = params["common.encoder"].unbind(1)
+        return torch.stack([self._cohorts(encoded[:, m], w, cohorts) for m, w in enumerate(weights)], 1)
+
+    def _cohorts(self, x: Tensor, b: Tensor, cohorts: Sequence[int]) -> Tensor:
+        return cohort_product(x, b, cohorts, low_precision=self.low_precision)
 
     def _fused(self, params: dict[str, Tensor], common: Tensor, both: Tensor, lanes: Lanes) -> Tensor:
         """y [P, .., K] from y_com [P, .., K] and the product with R^s [P, .., K + hidden]."""
@@ -122,45 +144,54 @@ class FrozenNetwork:
 
     @torch.no_grad()
     def all_combinations(
-        self, params: dict[str, Tensor], inputs: list[Tensor], encoded: list[Tensor], lanes: Lanes
+        self, params: dict[str, Tensor], inputs: list[Tensor], encoded: Tensor, lanes: Lanes, cohorts: Sequence[int]
     ) -> Tensor:
         """Logits [P, C, N, K] of every combination: each modality's products are made once and shared by them.
 
-        inputs[m] [N, D_m] (the same rows for all lanes); encoded[m] [P, N, W]. Equal to `forward` with each
-        combination in turn, to float tolerance: the classifier's part of B is folded into the rank.
+        inputs[m] [N, D_m] (the same rows for all lanes); encoded [U, M, N, W], cohorts: lanes that share an encoder.
+        Equal to `forward` with each combination in turn, to float tolerance.
         """
         rows = max(ROWS, _CELLS // len(self.member) // ROWS * ROWS)
         total = len(inputs[0])
-        inputs, encoded = [padded_rows(x, 0) for x in inputs], [padded_rows(e, 1) for e in encoded]
+        inputs, encoded = [padded_rows(x, 0) for x in inputs], padded_rows(encoded, 2)
+        folded = self._folded(params)
         pieces = [
-            self._measure(params, [x[i : i + rows] for x in inputs], [e[:, i : i + rows] for e in encoded], lanes)
+            self._measure(
+                params, folded, [x[i : i + rows] for x in inputs], encoded[:, :, i : i + rows], lanes, cohorts
+            )
             for i in range(0, len(inputs[0]), rows)
         ]
         return torch.cat(pieces, 2)[:, :, :total]
 
-    def _measure(self, params: dict[str, Tensor], inputs: list[Tensor], encoded: list[Tensor], lanes: Lanes) -> Tensor:
-        lane_count, rows, count = len(lanes.scale), len(inputs[0]), len(self.member)
-        common = params["common.bias"].view(lane_count, 1, 1, -1).repeat(1, count, rows, 1)
-        both = params["characteristic.bias"].view(lane_count, 1, 1, -1).repeat(1, count, rows, 1)
+    def _folded(self, params: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """What reads the R numbers of a pair: classifier [P, M, R, K] of the shared, [P, M, J, R, K + hidden]."""
+        b_shared, b_private = params["adapter.B"].split([1, self.private], 2)
+        shared = self.product(b_shared[:, :, 0], params["common.adapter"])
+        private = self.product(b_private.flatten(2, 3), params["characteristic"])
+        return shared, private.unflatten(2, (self.private, self.rank))
+
+    def _measure(
+        self, params: dict[str, Tensor], folded: tuple[Tensor, Tensor], inputs: list[Tensor], encoded: Tensor,
+        lanes: Lanes, cohorts: Sequence[int],
+    ) -> Tensor:  # fmt: skip
+        many, rows, count = len(lanes.scale), len(inputs[0]), len(self.member)
+        common = params["common.bias"].view(many, 1, 1, -1).repeat(1, count, rows, 1)
+        both = params["characteristic.bias"].view(many, 1, 1, -1).repeat(1, count, rows, 1)
+        z = self._inner(params, [x[None] for x in inputs], lanes, [many])
+        own, private = z.split([self.rank, self.private * self.rank], -1)
+        to_common = self._read_encoders(params, encoded, cohorts) + self.product(own, folded[0])
+        inner = private.unflatten(-1, (self.private, self.rank)).transpose(2, 3)  # [P, M, J, n, R]
+        to_both = self.product(inner, folded[1])
         for m, pairs in enumerate(self.pairs):
-            a, b = params[f"adapter.{m}.A"], params[f"adapter.{m}.B"]
-            z, scale = self.product(inputs[m].expand(lane_count, -1, -1), a.flatten(2)), lanes.along("scale", 3)
-            of_shared = self.product(b[:, 0], params["common.adapter"][:, m]) * scale
-            part = self.product(encoded[m], params["common.encoder"][:, m])
-            part = part + self.product(z[..., : self.rank], of_shared)
-            common.index_add_(1, pairs.combinations, part[:, None].expand(-1, pairs.count, -1, -1))
-            folded = self.product(b[:, 1:].flatten(1, 2), params["characteristic"][:, m]) * scale
-            inner = z[..., self.rank :].unflatten(-1, (-1, self.rank)).transpose(1, 2)
-            part = self.product(inner.flatten(0, 1), folded.view(-1, self.rank, folded.shape[-1]))
-            both.index_add_(1, pairs.combinations, part.unflatten(0, (lane_count, -1)))
+            common.index_add_(1, pairs.combinations, to_common[:, m, None].expand(-1, pairs.count, -1, -1))
+            both.index_add_(1, pairs.combinations, to_both[:, m])
         return self._fused(params, common, both, lanes)
 
     @torch.no_grad()
     def representations(self, params: dict[str, Tensor], m: int, x: Tensor, lanes: Lanes) -> tuple[Tensor, Tensor]:
-        """Shared [P, N, W] and every private [P, pairs, N, W] representation of modality m for rows x [N, D_m]."""
-        a, b = params[f"adapter.{m}.A"], params[f"adapter.{m}.B"]
-        z, scale = self.product(x.expand(len(a), -1, -1), a.flatten(2)), lanes.along("scale", 3)
-        shared = self.product(z[..., : self.rank], b[:, 0]) * scale
+        """Shared [P, N, W] and every private [P, J, N, W] representation of modality m for rows x [N, D_m]."""
+        a, b = params[f"adapter.{m}.A"], params["adapter.B"][:, m]
+        z = self._cohorts(x[None], a.flatten(1, 2), [len(a)]) * lanes.along("scale", 3)
+        shared = self.product(z[..., : self.rank], b[:, 0])
         inner = z[..., self.rank :].unflatten(-1, (-1, self.rank)).transpose(1, 2)
-        private = self.product(inner.flatten(0, 1), b[:, 1:].flatten(0, 1))
-        return shared, private.unflatten(0, (len(a), -1)) * scale[..., None]
+        return shared, self.product(inner, b[:, 1:])

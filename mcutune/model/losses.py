@@ -23,9 +23,13 @@ def task_loss(output: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 def squared_cosine(shared: Tensor, private: Tensor) -> Tensor:
     """cos² [..] of representations [.., W] (equation E3); 0 where either is zero."""
-    dot = (shared * private).sum(-1)
-    norms = (shared * shared).sum(-1) * (private * private).sum(-1)
-    return dot * dot / (norms + _EPSILON)
+    return cosine_of((shared * private).sum(-1), (shared * shared).sum(-1), (private * private).sum(-1))
+
+
+def cosine_of(dot: Tensor, shared: Tensor, private: Tensor) -> Tensor:
+    """cos² [..] from the scalar product of two vectors and of each with itself."""
+    # Where these come from a Gram matrix, rounding can leave the square of a tiny vector below zero.
+    return dot * dot / ((shared * private).clamp_min(0) + _EPSILON)
 
 
 def orthogonality(cos2: Tensor, weight: Tensor, absolute: Tensor) -> Tensor:

@@ -64,8 +64,8 @@ class Dropout:
         if not bool((rate > 0).any()):
             return x
         count = x[0].numel()
-        noise = np.stack([words((*key, name_key(site)), count) for key in self._distinct])
-        lanes = torch.from_numpy(noise).to(self._device)
+        noise = [torch.from_numpy(words((*key, name_key(site)), count)) for key in self._distinct]
+        lanes = (torch.stack(noise) if len(noise) > 1 else noise[0][None]).to(self._device)
         if len(self._distinct) != len(self._lane):
             lanes = lanes.index_select(0, self._lane)
         broadcast = (-1,) + (1,) * (x.dim() - 1)

@@ -146,8 +146,9 @@ class Predictor:
         if isinstance(self._network, FrozenNetwork):
             encoded = []
             for m, (encoder, x) in enumerate(zip(self._encoders, inputs, strict=True)):
-                encoded.append(encode(encoder, x, have[:, m], blocks)[None])
-            result = self._network.all_combinations(self._params, inputs, encoded, self._lanes)[0]
+                encoded.append(encode(encoder, x, have[:, m], blocks))
+            stacked = torch.stack(encoded)[None]
+            result = self._network.all_combinations(self._params, inputs, stacked, self._lanes, [1])[0]
             return result.numpy()
         logits = torch.zeros(len(membership(len(self.dims))), len(have), self.classes)
         for block in blocks.split(_DIALOGUES_AT_ONCE):

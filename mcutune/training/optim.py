@@ -1,4 +1,4 @@
-"""Adam for P lanes: torch's own, one parameter group a lane, over one flat vector a lane.
+"""Adam for P lanes: torch's own, over one flat vector a lane.
 
 The fused kernel is used because it is several times faster than separate element-wise passes. It is also the one that
 treats a vector's tail differently from its body, so lanes would differ by their place in one tensor; as a tensor of
@@ -39,25 +39,24 @@ class LaneOptimizer:
         self.gradient = torch.zeros_like(self.flat)
         first, second = torch.stack([v.first for v in vectors]), torch.stack([v.second for v in vectors])
         self._clips = [c.gradient_clip for c in configurations]
-        groups = []
+        groups: dict[tuple[float, float, bool], list[Tensor]] = {}
+        leaves = []
         for p, (vector, c) in enumerate(zip(vectors, configurations, strict=True)):
             vector.parameters, vector.first, vector.second = self.flat[p], first[p], second[p]
             leaf = self.flat[p].requires_grad_()
             leaf.grad = self.gradient[p]
-            decoupled = c.optimizer == "adamw"
-            groups.append(
-                {
-                    "params": [leaf],
-                    "lr": c.learning_rate,
-                    "weight_decay": c.weight_decay,
-                    "decoupled_weight_decay": decoupled,
-                }
-            )
-        self._adam = torch.optim.Adam(groups, fused=True)
-        for group, vector in zip(groups, vectors, strict=True):
+            leaves.append(leaf)
+            groups.setdefault((c.learning_rate, c.weight_decay, c.optimizer == "adamw"), []).append(leaf)
+        self._adam = torch.optim.Adam(
+            [
+                {"params": alike, "lr": rate, "weight_decay": decay, "decoupled_weight_decay": decoupled}
+                for (rate, decay, decoupled), alike in groups.items()
+            ],
+            fused=True,
+        )
+        for leaf, vector in zip(leaves, vectors, strict=True):
             steps = torch.tensor(float(vector.steps), device=self.flat.device)
-            state = {"step": steps, "exp_avg": vector.first, "exp_avg_sq": vector.second}
-            self._adam.state[group["params"][0]] = state  # type: ignore[index]
+            self._adam.state[leaf] = {"step": steps, "exp_avg": vector.first, "exp_avg_sq": vector.second}
 
     def step(self) -> None:
         """One step of every lane, from `gradient`."""

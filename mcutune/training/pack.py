@@ -23,11 +23,11 @@ from mcutune.errors import BadInput
 from mcutune.model.dpft import DPFT
 from mcutune.model.lanes import Lanes
 from mcutune.model.losses import orthogonality, task_loss
-from mcutune.model.noise import Dropout, Place
+from mcutune.model.noise import Place
 from mcutune.training.config import SHAPE_KEYS, configuration
 from mcutune.training.lane import Lane
 from mcutune.training.optim import LaneOptimizer, Vectors
-from mcutune.training.plan import Plan, epoch_plan
+from mcutune.training.plan import Plan, cohort, epoch_plan
 from mcutune.training.programs import Program, program_of
 from mcutune.training.resident import effective, resident
 
@@ -77,6 +77,7 @@ class Pack:
         most_steps: end the training part after so many, to judge speed and memory (training/planning.py); never for
         lanes whose numbers count.
         """
+        given, lanes = lanes, sorted(lanes, key=cohort)
         optimizer, settings = self._stacked(lanes)
         plan = self._plan(lanes)
         losses = torch.zeros(len(lanes), device=self.device)
@@ -89,11 +90,11 @@ class Pack:
         scores = self._scores(params, settings, lanes)
         jsd = self.program.divergences(params, settings, self.shape.divergence).double().cpu().numpy()
         means = (losses / plan.steps).tolist()
-        reports: list[LaneEpoch | LaneFailure] = []
+        reports: dict[int, LaneEpoch | LaneFailure] = {}
         for p, lane in enumerate(lanes):
             lane.epoch += 1
-            reports.append(self._report(lane, scores[p], jsd[p], means[p], finite[p]))
-        return reports
+            reports[id(lane)] = self._report(lane, scores[p], jsd[p], means[p], finite[p])
+        return [reports[id(lane)] for lane in given]
 
     def steps(self, lanes: Sequence[Lane]) -> int:
         """Gradient steps of these lanes' next epoch."""
@@ -121,7 +122,7 @@ class Pack:
             view.requires_grad_()
         keys = [(self.start.search_seed, lane.seed, int(Place.DROPOUT), lane.epoch, step, plan.rank) for lane in lanes]
         batch = plan.batch(step, self.device)
-        output = self.program.forward(views, batch, settings, Dropout(keys, self.device))
+        output = self.program.forward(views, batch, settings, keys)
         loss = task_loss(output.logits, batch.target, batch.weight)
         apart = orthogonality(output.cos2, batch.share, settings.absolute)
         total = loss + settings.beta * apart

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class Batch:
 
     weight [P, B] sums to 1 over the rows of a lane's step that are learned from (0 elsewhere: padding, context);
     share [P, B, M] likewise over their present modalities. `there` [P, B]: not padding. Where a unit is a whole
-    dialogue, B = units × `length`.
+    dialogue, B = units × `length`. cohorts: see the function.
     """
 
     rows: Tensor
@@ -38,6 +39,7 @@ class Batch:
     weight: Tensor
     share: Tensor
     seeds: tuple[int, ...]
+    cohorts: tuple[int, ...]
     length: int
 
 
@@ -52,6 +54,7 @@ class Plan:
     rows: Rows
     drawn: Rows
     seeds: tuple[int, ...]
+    cohorts: tuple[int, ...]
     length: int
     per_step: int
     rank: int = 0
@@ -81,7 +84,7 @@ class Plan:
         return Batch(
             rows=on(rows.clip(0)), there=on(rows >= 0), drawn=on(drawn.clip(0)), target=on(target),
             weight=on(weight.astype(np.float32)), share=on(share.astype(np.float32)),
-            seeds=self.seeds, length=self.length,
+            seeds=self.seeds, cohorts=self.cohorts, length=self.length,
         )  # fmt: skip
 
     def _mine(self, count: int) -> Rows | slice:
@@ -106,8 +109,19 @@ def epoch_plan(
         drawn.append(_drawn(resident, lane, order, uniform, shape))
     per_step = shape.batch if length == 1 else max(1, round(shape.batch / _mean_length(resident))) * length
     return Plan(
-        resident, np.stack(rows), np.stack(drawn), tuple(lane.seed for lane in lanes), length, per_step, rank, world
-    )
+        resident, np.stack(rows), np.stack(drawn), tuple(lane.seed for lane in lanes), cohorts(lanes), length, per_step,
+        rank, world,
+    )  # fmt: skip
+
+
+def cohort(lane: Lane) -> tuple[float, ...]:
+    """What lanes have in common that read the same rows, encoder outputs and dropout noise in an epoch."""
+    return lane.seed, lane.epoch, lane.configuration.adapter_dropout, lane.configuration.dropout
+
+
+def cohorts(lanes: Sequence[Lane]) -> tuple[int, ...]:
+    """How many lanes in a row are of one cohort; they sum to P. Fewest where lanes are sorted by `cohort`."""
+    return tuple(len(list(same)) for _, same in groupby(lanes, cohort))
 
 
 def _mean_length(resident: Resident) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from mcutune.model.divergence import divergence
 from mcutune.model.frozen import FrozenNetwork
 from mcutune.model.lanes import Lanes, Output
 from mcutune.model.layout import Layout
-from mcutune.model.noise import Dropout
+from mcutune.model.noise import Dropout, Key
 from mcutune.model.trained import TrainedNetwork
 from mcutune.training.config import Configuration
 from mcutune.training.plan import Batch
@@ -30,8 +31,8 @@ class Program(Protocol):
     layout: Layout
     member: Tensor
 
-    def forward(self, params: dict[str, Tensor], batch: Batch, lanes: Lanes, drop: Dropout) -> Output:
-        """A training pass over a batch."""
+    def forward(self, params: dict[str, Tensor], batch: Batch, lanes: Lanes, keys: Sequence[Key]) -> Output:
+        """A training pass over a batch; keys: what each lane's dropout noise depends on."""
 
     def validation_logits(self, params: dict[str, Tensor], lanes: Lanes, seeds: Sequence[int]) -> Tensor:
         """[P, C, n, K] of the validation rows under every combination."""
@@ -51,7 +52,7 @@ class FrozenProgram:
         )  # fmt: skip
         self.layout, self.member = self.network.layout, self.network.member
         self._seeds: dict[int, int] = {}
-        self._outputs: list[Tensor] = []
+        self._outputs = torch.zeros(0)  # [S·N, M, W]
         device = resident.target.device
         self._validation = torch.from_numpy(resident.validation).to(device)
 
@@ -59,22 +60,29 @@ class FrozenProgram:
         """First row [P] of each lane's encoder outputs in the stacked tensors [S·N, W]."""
         for seed in dict.fromkeys(seeds):
             if seed not in self._seeds:
-                outputs = self._encoded(seed)
-                kept = self._outputs or [e[:0] for e in outputs]
-                self._outputs = [torch.cat(pair) for pair in zip(kept, outputs, strict=True)]
+                outputs = torch.stack(self._encoded(seed), 1)
+                self._outputs = torch.cat([self._outputs, outputs]) if len(self._seeds) else outputs
                 self._seeds[seed] = len(self._seeds) * len(self.resident.own)
         return torch.tensor([self._seeds[seed] for seed in seeds], device=self.resident.target.device)
 
-    def forward(self, params: dict[str, Tensor], batch: Batch, lanes: Lanes, drop: Dropout) -> Output:
-        rows = batch.rows + self._slots(batch.seeds)[:, None]
-        inputs = [x[batch.rows] for x in self.resident.inputs]
-        encoded = [e[rows] for e in self._outputs]
-        return self.network.forward(params, inputs, encoded, batch.drawn, lanes, drop)
+    def forward(self, params: dict[str, Tensor], batch: Batch, lanes: Lanes, keys: Sequence[Key]) -> Output:
+        first = [sum(batch.cohorts[:u]) for u in range(len(batch.cohorts))]
+        rows = batch.rows[first]
+        encoded = self._outputs_of([batch.seeds[p] for p in first], rows)
+        drop = Dropout([keys[p] for p in first], rows.device)
+        inputs = [x[rows] for x in self.resident.inputs]
+        return self.network.forward(params, inputs, encoded, batch.drawn, lanes, drop, batch.cohorts)
+
+    def _outputs_of(self, seeds: Sequence[int], rows: Tensor) -> Tensor:
+        """R^m [U, M, n, W] of rows [U, n] (or [n]) by the encoders of U seeds."""
+        starts = self._slots(seeds)
+        return self._outputs[rows + starts[:, None]].transpose(1, 2)
 
     def validation_logits(self, params: dict[str, Tensor], lanes: Lanes, seeds: Sequence[int]) -> Tensor:
-        rows = self._validation + self._slots(seeds)[:, None]
+        cohorts = [len(list(same)) for _, same in groupby(seeds)]
+        encoded = self._outputs_of([seed for seed, _ in groupby(seeds)], self._validation)
         inputs = [x[self._validation] for x in self.resident.inputs]
-        return self.network.all_combinations(params, inputs, [e[rows] for e in self._outputs], lanes)
+        return self.network.all_combinations(params, inputs, encoded, lanes, cohorts)
 
     @torch.no_grad()
     def divergences(self, params: dict[str, Tensor], lanes: Lanes, name: str) -> Tensor:
@@ -100,10 +108,11 @@ class TrainedProgram:
         )  # fmt: skip
         self.layout, self.member = self.network.layout, self.network.member
 
-    def forward(self, params: dict[str, Tensor], batch: Batch, lanes: Lanes, drop: Dropout) -> Output:
+    def forward(self, params: dict[str, Tensor], batch: Batch, lanes: Lanes, keys: Sequence[Key]) -> Output:
         inputs = [x[batch.rows].unflatten(1, (-1, batch.length)) for x in self.resident.inputs]
         there = batch.there.unflatten(1, (-1, batch.length))
         present = self.member[batch.drawn].unflatten(1, (-1, batch.length)) & there[..., None]
+        drop = Dropout(keys, batch.rows.device)
         return self.network.forward(params, inputs, present, lanes, drop).flat()
 
     def _dialogues(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:

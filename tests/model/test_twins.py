@@ -35,13 +35,17 @@ def no_drop(count):
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("mixture", ["uniform", "skewed", "one"])
 @pytest.mark.parametrize("absolute", [False, True])
-def test_frozen_values_and_gradients_equal_the_slow_twin(fusion, mixture, absolute):
+@pytest.mark.parametrize("cohorts", [(1, 1, 1), (2, 1)])
+def test_frozen_values_and_gradients_equal_the_slow_twin(fusion, mixture, absolute, cohorts):
     lanes, batch, dims = 3, 9, (5, 3, 4)
     network = FrozenNetwork(dims, 4, 6, 2, low_precision=False, device=CPU)
     settings = lanes_of(lanes, fusion, absolute)
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(lanes, batch, d, generator=generator) for d in dims]
-    encoded = [torch.randn(lanes, batch, 6, generator=generator) for _ in dims]
+    encoded = torch.randn(lanes, 3, batch, 6, generator=generator)
+    if cohorts == (2, 1):
+        inputs, encoded = [x[[0, 0, 2]] for x in inputs], encoded[[0, 0, 2]]
+    first = [0, 2] if cohorts == (2, 1) else [0, 1, 2]
     drawn = {
         "uniform": torch.randint(7, (lanes, batch), generator=generator),
         "skewed": torch.where(torch.rand(lanes, batch, generator=generator) < 0.8, 6, 1),
@@ -49,7 +53,9 @@ def test_frozen_values_and_gradients_equal_the_slow_twin(fusion, mixture, absolu
     }[mixture]
     target = torch.randint(4, (lanes, batch), generator=generator)
     views = {name: v.clone().requires_grad_() for name, v in filled(network, lanes).items()}
-    out = network.forward(views, inputs, encoded, drawn, settings, no_drop(lanes))
+    out = network.forward(
+        views, [x[first] for x in inputs], encoded[first], drawn, settings, no_drop(len(first)), cohorts
+    )
     present = out.present.float()
     share = present / present.sum((1, 2), keepdim=True)
     total = task_loss(out.logits, target, torch.full((lanes, batch), 1 / batch))
@@ -58,7 +64,7 @@ def test_frozen_values_and_gradients_equal_the_slow_twin(fusion, mixture, absolu
     for p in range(lanes):
         alone = {name: v[p].detach().clone().requires_grad_() for name, v in views.items()}
         loss = frozen_loss(
-            alone, [x[p] for x in inputs], [e[p] for e in encoded], drawn[p], target[p],
+            alone, [x[p] for x in inputs], encoded[p], drawn[p], target[p],
             float(settings.scale[p]), float(settings.beta[p]), fusion, absolute,
         )  # fmt: skip
         torch.testing.assert_close(total[p], loss, rtol=1e-5, atol=1e-6)
@@ -75,15 +81,15 @@ def test_all_combinations_equals_row_by_row(dims):
     settings = lanes_of(lanes)
     generator = torch.Generator().manual_seed(1)
     inputs = [torch.randn(rows, d, generator=generator) for d in dims]
-    encoded = [torch.randn(lanes, rows, 6, generator=generator) for _ in dims]
+    encoded = torch.randn(lanes, len(dims), rows, 6, generator=generator)
     views = filled(network, lanes)
-    fast = network.all_combinations(views, inputs, encoded, settings)
+    fast = network.all_combinations(views, inputs, encoded, settings, [1] * lanes)
     for p in range(lanes):
         alone = {name: v[p] for name, v in views.items()}
         for c in range(2 ** len(dims) - 1):
             for n in range(rows):
                 slow, _ = frozen_row(
-                    alone, [x[n] for x in inputs], [e[p, n] for e in encoded], c, float(settings.scale[p]), "adaptive"
+                    alone, [x[n] for x in inputs], encoded[p, :, n], c, float(settings.scale[p]), "adaptive"
                 )
                 torch.testing.assert_close(fast[p, c, n], slow, rtol=1e-4, atol=1e-5)
 
@@ -125,7 +131,7 @@ def test_a_padded_rank_is_the_true_rank_in_float64(kind):
     lanes, rows, dims, settings = 2, 8, (5, 3, 4), lanes_of(2)
     generator = torch.Generator().manual_seed(4)
     inputs = [torch.randn(lanes, rows, d, generator=generator, dtype=torch.float64) for d in dims]
-    encoded = [torch.randn(lanes, rows, 16, generator=generator, dtype=torch.float64) for _ in dims]
+    encoded = torch.randn(lanes, 3, rows, 16, generator=generator, dtype=torch.float64)
     drawn = torch.randint(7, (lanes, rows), generator=generator)
     results = []
     for rank in (2, 5):
@@ -158,7 +164,7 @@ def test_a_padded_rank_is_the_true_rank_in_float64(kind):
 
 
 def network_forward(network, views, inputs, encoded, drawn, settings):
-    return network.forward(views, inputs, encoded, drawn, settings, no_drop(len(drawn))).logits
+    return network.forward(views, inputs, encoded, drawn, settings, no_drop(len(drawn)), [1] * len(drawn)).logits
 
 
 def test_trained_all_combinations_equals_forward():

@@ -19,10 +19,10 @@ def frozen_row(params: dict[str, Tensor], x: list[Tensor], encoded: list[Tensor]
     for m in combination.modalities():
         with_m = [i for i, other in enumerate(combinations(many)) if m in other]
         own = 1 + with_m.index(c)
-        a, b = params[f"adapter.{m}.A"], params[f"adapter.{m}.B"]
-        shared = scale * (x[m] @ a[:, 0]) @ b[0]
-        private = scale * (x[m] @ a[:, own]) @ b[own]
-        y_common = y_common + encoded[m] @ params["common.encoder"][m] + shared @ params["common.adapter"][m]
+        a, b = params[f"adapter.{m}.A"], params["adapter.B"][m]
+        shared = scale * (a[0] @ x[m]) @ b[0]
+        private = scale * (a[own] @ x[m]) @ b[own]
+        y_common = y_common + params["common.encoder"][m] @ encoded[m] + shared @ params["common.adapter"][m]
         both = both + private @ params["characteristic"][m]
         cosines[m] = (shared @ private) ** 2 / ((shared @ shared) * (private @ private) + 1e-12)
     y_characteristic, hidden = both[:classes], torch.relu(both[classes:])
@@ -40,7 +40,7 @@ def frozen_loss(params, x, encoded, drawn, target, scale, beta, fusion, absolute
     """Total loss of one lane's batch: rows in a loop. x[m] [B, D], drawn [B], target [B]."""
     losses, cosines = [], []
     for row in range(len(drawn)):
-        logits, cos = frozen_row(params, [a[row] for a in x], [e[row] for e in encoded], int(drawn[row]), scale, fusion)
+        logits, cos = frozen_row(params, [a[row] for a in x], encoded[:, row], int(drawn[row]), scale, fusion)
         if target.is_floating_point():
             losses.append((logits[0] - target[row]) ** 2)
         else:

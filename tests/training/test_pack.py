@@ -72,12 +72,18 @@ def test_absent_modalities_get_no_gradient(shape):
     after = pack.program.layout.views(lane.vectors.parameters[None])
     for name in before:
         part = name.split(".")
+        changed = (before[name] != after[name])[0]
+        if name == "adapter.B":  # [M, slots, R, W]
+            moved = changed.any(-1).any(-1)
+            assert not moved[1:].any()
+            assert moved[0, :2].all() and not moved[0, 2:].any(), name  # shared and `a`; not a+t, a+v, a+t+v
+            continue
         reads = int(part[1]) if part[0] in ("adapter", "enter", "block") else None
         if reads in (1, 2):
-            assert torch.equal(before[name], after[name]), name
+            assert not changed.any(), name
         elif reads == 0 and name.endswith(".B"):
-            changed = (before[name] != after[name]).any(-1).any(-1)[0]
-            assert changed[:2].all() and not changed[2:].any(), name  # shared and `a`; not a+t, a+v, a+t+v
+            moved = changed.any(-1).any(-1)
+            assert moved[:2].all() and not moved[2:].any(), name
 
 
 @pytest.mark.parametrize("key", ["beta", "dropout", "adapter_dropout", "weight_decay", "rank", "alpha", "fusion"])
