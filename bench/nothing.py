@@ -36,6 +36,7 @@ def pack_of_nothing(
     device: str,
     heartbeat: Callable[[dict[str, Any]], None] | None = None,
     group: Any = None,
+    measure: bool = False,
     times: Path,
 ) -> None:
     """As training.loop.run_pack, with epochs that take no time. Leaves {first, last} in times/PACK."""

@@ -29,6 +29,7 @@ def _parts(summary: Summary) -> Iterator[RenderableType]:
     states = ", ".join(f"{number} {state}" for state, number in summary.counts.items() if number)
     head = plain(summary.run, "bold")
     head.append(f"  {summary.state}: {states or 'no trial yet'}", style="default not bold")
+    head.append_text(plain("".join(f"; {packs}" for packs in summary.packs), "dim not bold"))
     yield head
     if summary.winners:
         yield Text()

@@ -31,7 +31,7 @@ def search(
         str | None, typer.Option(help="An existing Ray cluster: auto, or HOST:PORT of its head.")
     ] = None,
     packs: Annotated[int | None, typer.Option(help="Packs at once; else as many as fit.")] = None,
-    lanes: Annotated[int | None, typer.Option(help="Lanes of a pack; else what its share of the work needs.")] = None,
+    lanes: Annotated[int | None, typer.Option(help="Lanes of a pack; else as many as run best, measured.")] = None,
     cpus_per_pack: Annotated[int, typer.Option(help="CPUs of a pack, all its workers together.")] = 1,
     workers_per_pack: Annotated[int, typer.Option(help="Data-parallel workers of a pack.")] = 1,
     gpus_per_pack: Annotated[

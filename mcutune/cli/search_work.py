@@ -20,7 +20,6 @@ from mcutune.cli.searching import (
     packs_for,
     prepared,
     started,
-    with_one_pack,
 )
 from mcutune.errors import NoResult
 from mcutune.files import home
@@ -67,8 +66,7 @@ def _work(plan: Plan, shape: Shape, out: Console, plain_lines: bool) -> None:
     if plan.space.question:
         out.print(plain(plan.space.question, "italic"))
     with opened(shape, lambda: waiting("starting Ray", out)) as (place, capacity):
-        packs, lanes = packs_for(plan, shape, capacity)
-        packs = with_one_pack(packs) if place.kind == "process" else packs
+        packs, lanes = packs_for(plan, shape, place, capacity)
         say(out, plain(started(plan, packs, lanes, place)))
         job = Job(
             run=plan.name,
@@ -77,9 +75,10 @@ def _work(plan: Plan, shape: Shape, out: Console, plain_lines: bool) -> None:
             capacity=lanes,
             logs=plan.folder / "logs",
             memory=memory_of_a_pack(packs, place),
+            measure=shape.measure,
         )
         with SearchView(plain_lines=plain_lines, out=out) as view:
-            watch = Watch(view, plan, place, lanes * packs.packs)
+            watch = Watch(view, plan, place)
             if place.kind == "process":
                 device = "cuda:0" if packs.request.gpus else "cpu"
                 run_in_process(job, threads=plan.threads, device=device, watch=watch)
@@ -90,11 +89,10 @@ def _work(plan: Plan, shape: Shape, out: Console, plain_lines: bool) -> None:
 class Watch:
     """Makes a View of each progress; remembers ended trials, of which a progress has only the latest."""
 
-    def __init__(self, view: SearchView, plan: Plan, place: Place, places: int) -> None:
+    def __init__(self, view: SearchView, plan: Plan, place: Place) -> None:
         self._view = view
         self._plan = plan
         self._place = place
-        self._places = places
         self._default = plan.space.default.model_dump(mode="json")
         self._ended: dict[tuple[str, int], TrialRow] = {}
         self._history: list[tuple[float, int]] = []
@@ -119,7 +117,7 @@ class Watch:
                 baseline={fold: row.score for (fold, number), row in self._ended.items() if number == 0 and row.score},
                 packs=progress.packs,
                 lanes=progress.lanes,
-                places=self._places if progress.packs else 0,
+                places=progress.capacity,
                 epochs_per_second=self._speed(progress),
                 dashboard=self._place.dashboard,
                 note=progress.paused or ("stopping" if progress.stopped else ""),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mcutune.search.run_folder import Plan
     from mcutune.search.space import Space
 
-_MOST_LANES = 64  # of a pack where none are named
+_MOST_LANES = {True: 512, False: 64}  # of a pack where none are named: where its size is measured, and where not
 _LEAST_LANES = 4  # work for which another pack is worth its start
 _SHARE_OF_MEMORY = 0.9
 
@@ -77,6 +77,11 @@ class Shape:
         if self.place == "cluster":
             return self.address or os.environ.get("RAY_ADDRESS") or "auto"
         return self.place or self.address
+
+    @property
+    def measure(self) -> bool:
+        """Whether packs find their size on the device. Several workers of one would each find another one."""
+        return self.lanes is None and self.workers == 1
 
     def request(self, gpus_there: float) -> Request:
         """What the packs need."""
@@ -175,14 +180,19 @@ def lanes_in_flight(space: Space) -> int:
     return (min(space.trials, space.lag + 1) if looks_back(space, space.trials) else space.trials) * space.seeds
 
 
-def packs_for(plan: Plan, shape: Shape, capacity: Capacity) -> tuple[Packs, int]:
-    """The packs, and the lanes of each. Raises NoResources with the sum spelled out."""
+def packs_for(plan: Plan, shape: Shape, place: Place, capacity: Capacity) -> tuple[Packs, int]:
+    """The packs, and the lanes of each: those asked for, else the most that can be of use.
+
+    Raises NoResources with the sum spelled out, BadInput for more than the place can have.
+    """
     from mcutune.cluster.resources import plan as resources_plan
 
     flight = lanes_in_flight(plan.space) * len(plan.folds)
     request = shape.request(capacity.gpus)
     packs = resources_plan(request, capacity, useful=max(1, -(-flight // _LEAST_LANES)))
-    share = min(-(-flight // packs.packs), lanes_in_flight(plan.space), _MOST_LANES)
+    if place.kind == "process":
+        packs = with_one_pack(packs)
+    share = min(-(-flight // packs.packs), lanes_in_flight(plan.space), _MOST_LANES[shape.measure])
     return packs, shape.lanes or share
 
 

@@ -27,6 +27,25 @@ class PackStart:
     modalities: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Timing:
+    """How a pack of so many lanes ran on a device.
+
+    `seconds`: an epoch of all its lanes together. `memory`: bytes, above those of a pack without lanes. `spent`:
+    seconds that finding this out took.
+    """
+
+    lanes: int
+    seconds: float
+    memory: int
+    spent: float
+
+    @property
+    def rate(self) -> float:
+        """Lane-epochs a second."""
+        return self.lanes / self.seconds
+
+
 class Client(Protocol):
     """The coordinator as a pack sees it."""
 
@@ -55,3 +74,18 @@ class Client(Protocol):
 
     def put_encoder(self, key: str, files: dict[str, bytes]) -> None:
         """Store a trained encoder under its content key."""
+
+    def timings(self, facts: dict[str, Any]) -> tuple[Timing, ...]:
+        """What is known of packs of various sizes under these facts (device, shape, versions), smallest first."""
+
+    def put_timings(self, facts: dict[str, Any], timings: tuple[Timing, ...]) -> None:
+        """Store what was found out, for later packs and runs."""
+
+    def sized(self, pack: str, capacity: int, how: str) -> None:
+        """Tell that a pack has so many places for lanes from now on, and how that was decided."""
+
+    def refuse(self, pack: str, problem: str, remedy: str) -> bool:
+        """Tell that not even one lane fits. True: the pack is to leave; False: it fails the lanes that it gets.
+
+        Raises NoResources where no other pack could go on either.
+        """

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mcutune.cluster.metrics import FoldSnapshot, Snapshot
-from mcutune.domain.pack import PackStart
+from mcutune.domain.pack import PackStart, Timing
 from mcutune.domain.trial import LaneEpoch, LaneFailure, LaneResult, Orders, Verdict
 from mcutune.errors import UserError
 from mcutune.search.progress import Progress
@@ -135,6 +135,24 @@ class CoordinatorActor:
     def put_encoder(self, key: str, files: dict[str, bytes]) -> None:
         with self._fatal():
             self._alive().put_encoder(key, files)
+
+    def timings(self, facts: dict[str, Any]) -> tuple[Timing, ...]:
+        with self._fatal():
+            return self._alive().timings(facts)
+        return ()
+
+    def put_timings(self, facts: dict[str, Any], timings: tuple[Timing, ...]) -> None:
+        with self._fatal():
+            self._alive().put_timings(facts, timings)
+
+    def sized(self, pack: str, capacity: int, how: str) -> None:
+        with self._fatal():
+            self._alive().sized(pack, capacity, how)
+
+    def refuse(self, pack: str, problem: str, remedy: str) -> bool:
+        with self._fatal():
+            return self._alive().refuse(pack, problem, remedy)
+        return True
 
     # What those say who open worker groups (cluster.packs).
 

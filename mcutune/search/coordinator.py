@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mcutune.data.views import FoldData
-from mcutune.domain.pack import PackStart
+from mcutune.domain.pack import PackStart, Timing
 from mcutune.domain.trial import (
     Failure,
     LaneEpoch,
@@ -28,13 +28,14 @@ from mcutune.domain.trial import (
     State,
     Verdict,
 )
-from mcutune.errors import Damaged, UserError
+from mcutune.errors import Damaged, NoResources, UserError
 from mcutune.files import home, read_json, write_json
 from mcutune.search import progress
 from mcutune.search.artefacts import EncoderCache, drop_checkpoints, sweep, write_checkpoint
 from mcutune.search.dispatch import Dispatch
 from mcutune.search.ledger import NoSpace, open_ledger
 from mcutune.search.lock import RunLock
+from mcutune.search.pack_sizes import Timings, told
 from mcutune.search.packs import Packs, PackState
 from mcutune.search.records import EventRow, Row, StudyRow, TrialRow
 from mcutune.search.run_folder import BEST, STOP, Plan, agree, make_folder, study_row
@@ -76,6 +77,7 @@ class Coordinator:
         self.paused = ""
         self._error: Exception | None = None
         self._results: list[tuple[str, LaneResult]] = []  # whose files the full disk did not take
+        self._sizes: dict[str, EventRow] = {}  # what was told of each pack's size
         self._failed: list[TrialRow] = []  # whose finished lanes leave checkpoints behind
         make_folder(plan)
         self._lock = RunLock(plan.folder, driver=plan.driver)
@@ -86,6 +88,7 @@ class Coordinator:
             self._meter = _Meter(clock, self._ledger.last.elapsed, self._ledger.last.gpu)
             self._packs = Packs(clock, lease)
             self._encoders = EncoderCache(home() / "encoders", self._packs.alive)
+            self._timings = Timings(home() / "timings")
             self._studies = {row.fold: self._study(row) for row in rows}
             self._dispatch = Dispatch(self._studies, self._packs)
             self._resume(accepted)
@@ -176,6 +179,36 @@ class Coordinator:
                 if error.errno not in _NO_ROOM:
                     raise Damaged(f"the encoder cache cannot be written: {error}") from error
                 self._pause(f"no room for an encoder: {error}")
+
+    def timings(self, facts: dict[str, Any]) -> tuple[Timing, ...]:
+        """What is known of packs of various sizes under these facts."""
+        return self._timings.get(facts)
+
+    def put_timings(self, facts: dict[str, Any], timings: tuple[Timing, ...]) -> None:
+        """Store them; where they cannot be, they are measured again."""
+        with suppress(OSError):
+            self._timings.put(facts, timings)
+
+    def sized(self, pack: str, capacity: int, how: str) -> None:
+        """A pack has so many places for lanes from now on."""
+        with self._guarded():
+            event = told(pack, capacity, how)
+            if self._packs.resize(pack, capacity) and self._sizes.get(pack) != event and not self.done:
+                self._sizes[pack] = event
+                self._put(event)
+
+    def refuse(self, pack: str, problem: str, remedy: str) -> bool:
+        """Not even one lane fits a pack. True: it is to leave; False: other shapes may fit, this one's lanes fail.
+
+        Raises NoResources where all lanes are of one shape and no other pack is at work.
+        """
+        with self._guarded():
+            if self.plan.space.shapes_differ:
+                return False
+            self._give_back(self._packs.leave(pack), None, problem)
+            if not any(self._packs):
+                raise NoResources(problem, hint=remedy)
+            return True
 
     def lost(self, pack: str, reason: str) -> None:
         """A pack is known to be gone: its lanes are handed on."""

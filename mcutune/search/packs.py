@@ -66,6 +66,13 @@ class Packs:
             state.heard = now
         return state
 
+    def resize(self, pack: str, capacity: int) -> bool:
+        """Note a pack's capacity; False if the pack is not known."""
+        state = self._packs.get(pack)
+        if state is not None:
+            state.capacity = capacity
+        return state is not None
+
     def alive(self, pack: str) -> bool:
         return pack in self._packs
 

@@ -41,7 +41,10 @@ class FoldView:
 
 @dataclass(frozen=True)
 class Progress:
-    """A search. `paused`: why nothing is acknowledged now, or empty. `share`: of the work done, 0 to 1."""
+    """A search. `paused`: why nothing is acknowledged now, or empty. `share`: of the work done, 0 to 1.
+
+    `lanes`: at work now; `capacity`: of all packs together.
+    """
 
     run: str
     folds: tuple[FoldView, ...]
@@ -56,6 +59,7 @@ class Progress:
     done: bool
     stopped: bool
     paused: str
+    capacity: int = 0
 
 
 def of(plan: Plan, records: Records, packs: Packs, elapsed: float, done: bool, stopped: bool, paused: str) -> Progress:
@@ -83,6 +87,7 @@ def of(plan: Plan, records: Records, packs: Packs, elapsed: float, done: bool, s
         done=done,
         stopped=stopped,
         paused=paused,
+        capacity=sum(pack.capacity for pack in packs),
     )
 
 

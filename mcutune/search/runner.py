@@ -34,9 +34,10 @@ class Job:
     """What a search needs besides the place.
 
     `make`: makes the search.coordinator.Coordinator inside the actor; it is pickled. `home`: what that process takes
-    for MCUTUNE_HOME. `capacity`: lanes a pack. `logs`: folder for Ray's noise. `loop`: the Train loop, None for
-    training.worker.train_pack. `memory`: bytes that a worker may allocate on the CPU, None for no bound. `brief_lives`:
-    worker groups of a pack that may end within a minute, one after another, before it is given up.
+    for MCUTUNE_HOME. `capacity`: lanes a pack; with `measure` the most, of which it uses as many as run best.
+    `logs`: folder for Ray's noise. `loop`: the Train loop, None for training.worker.train_pack. `memory`: bytes that a
+    worker may allocate on the CPU, None for no bound. `brief_lives`: worker groups of a pack that may end within a
+    minute, one after another, before it is given up.
     """
 
     run: str
@@ -47,6 +48,7 @@ class Job:
     loop: Callable[[dict[str, Any]], None] | None = None
     memory: int | None = None
     brief_lives: int = 3
+    measure: bool = False
 
 
 def run_search(
@@ -104,8 +106,8 @@ def run_in_process(
                 (watch or _nothing)(coordinator.progress())
 
             run(
-                coordinator, pack=f"{job.run}-pack0-1", capacity=job.capacity, node="here", device=device,
-                heartbeat=heartbeat, group=None,
+                coordinator, pack=f"{job.run}-pack0-1", capacity=job.capacity, measure=job.measure, node="here",
+                device=device, heartbeat=heartbeat, group=None,
             )  # fmt: skip
             progress = coordinator.progress()
         (watch or _nothing)(progress)
@@ -162,6 +164,7 @@ def _start(job: Job, place: Place, plan: Plan) -> Any:
         loop = train_pack
     settings = {
         "capacity": job.capacity,
+        "measure": job.measure,
         "threads": plan.request.cpus_per_worker,
         "gpus": plan.request.gpus_per_worker,
         "memory": job.memory,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mcutune.domain.objective import Objective
 from mcutune.files import canonical_json, sha256
-from mcutune.training.config import Configuration, configuration
+from mcutune.training.config import SHAPE_KEYS, Configuration, configuration
 
 Sampler = Literal["tpe", "gp", "cmaes", "qmc", "grid", "random"]
 Role = Literal["scientific", "nuisance"]
@@ -168,6 +168,14 @@ class Space:
         """How many configurations there are; None where a parameter is continuous."""
         sizes = [parameter.size for parameter in self.parameters]
         return None if None in sizes else math.prod(size for size in sizes if size is not None)
+
+    @property
+    def shapes_differ(self) -> bool:
+        """Whether not all trials can lie in one pack."""
+        names = {name for values in self.explicit for name in values} | {
+            parameter.name for parameter in self.parameters
+        }
+        return not names.isdisjoint(SHAPE_KEYS)
 
     @property
     def max_rank(self) -> int:

@@ -19,6 +19,7 @@ from mcutune.files import read_json
 from mcutune.search.artefacts import checkpoint_folder
 from mcutune.search.ledger import read_ledger
 from mcutune.search.lock import holder_of
+from mcutune.search.pack_sizes import sizes
 from mcutune.search.progress import by_label
 from mcutune.search.records import Records, StudyRecord, TrialRecord, floats, ledger_hash
 from mcutune.search.run_folder import MANIFEST
@@ -73,7 +74,10 @@ class Winner:
 
 @dataclass(frozen=True)
 class Summary:
-    """A run. `agreement`: mean rank correlation between folds over configurations they share; None if too few."""
+    """A run. `agreement`: mean rank correlation between folds over configurations they share; None if too few.
+
+    `packs`: how many of which size there were last, in words.
+    """
 
     run: str
     state: str
@@ -85,6 +89,7 @@ class Summary:
     agreement: float | None
     not_reproducible: int
     ledger_hash: str
+    packs: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -111,6 +116,7 @@ def summarise(folder: Path) -> Summary:
         agreement=agreement(studies),
         not_reproducible=sum(event.kind == "not reproducible" for event in records.events),
         ledger_hash=ledger_hash(records),
+        packs=tuple(sizes(records.events)),
     )
 
 

@@ -22,15 +22,22 @@ from mcutune.domain.trial import (
     Verdict,
 )  # fmt: skip
 from mcutune.errors import NoResources, UserError
-from mcutune.training.config import SHAPE_KEYS, configuration
+from mcutune.training.config import SHAPE_KEYS, Configuration, configuration
 from mcutune.training.encoder_stage import encoder_key, encoder_outputs, train_encoders
 from mcutune.training.lane import Lane
+from mcutune.training.memory import out_of_memory
 from mcutune.training.pack import Pack
+from mcutune.training.planning import size_of, unfit
 from mcutune.training.resident import Resident
 from mcutune.training.result import lane_files
 
 Heartbeat = Callable[[dict[str, Any]], None]
 _ENCODER_POLL = 0.5  # seconds between asking whether another pack has trained the encoder
+
+
+def shape_of(start: PackStart) -> Configuration:
+    """The defaults with what all lanes of a pack have in common."""
+    return configuration(dict(zip(SHAPE_KEYS, start.shape, strict=True)))
 
 
 def run_pack(
@@ -42,15 +49,21 @@ def run_pack(
     device: str,
     heartbeat: Heartbeat | None = None,
     group: Any = None,
+    measure: bool = False,
 ) -> None:
     """Train lanes for the coordinator behind `client` until it has no more work.
 
-    capacity: lanes at once. group: a torch.distributed group, where one pack runs data-parallel on several workers;
-    every worker calls this, and `client` must give each the same answers (training/worker.py).
+    capacity: lanes at once; with `measure` the most, of which as many are used as run best (training/planning.py).
+    group: a torch.distributed group, where one pack runs data-parallel on several workers; every worker calls this, and
+    `client` must give each the same answers (training/worker.py). Nothing is measured then: each would find another
+    size.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
     while (start := client.join(pack, capacity, node, device)) is not None:
-        _Shift(client, start, pack, capacity, torch.device(device), heartbeat, group).work()
+        shift = _Shift(client, start, pack, capacity, torch.device(device), heartbeat, group)
+        if not shift.prepare(measure and group is None):
+            return
+        shift.work()
         gc.collect()
 
 
@@ -71,12 +84,39 @@ class _Shift:
         heartbeat: Heartbeat | None, group: Any,
     ) -> None:  # fmt: skip
         self.client, self.start, self.name, self.capacity, self.heartbeat = client, start, pack, capacity, heartbeat
-        self.group = group
+        self.device, self.group = device, group
         self.encoders: dict[int, dict[str, bytes]] = {}
-        self.pack = Pack(client.fold_data(start.fold), start, self._encoded, device, group)
+        self.pack: Pack
+        self.unfit = ""  # why no lane can run here
         self.running: list[Lane] = []
         self.parked: dict[LaneId, Lane] = {}
         self.waiting: list[Lane] = []  # told to go on, but their place was given away meanwhile
+
+    def prepare(self, measure: bool) -> bool:
+        """Make the pack and settle its size; False where it is to leave, since others can do what it cannot.
+
+        Raises NoResources where nobody can.
+        """
+        try:
+            self._make()
+            if measure:
+                self.capacity, how = size_of(self.pack, self.client, self.capacity)
+                self.client.sized(self.name, self.capacity, how)
+        except NoResources as error:
+            if self.group is not None:  # the other workers do not know
+                raise
+            self.unfit = error.message
+            return not self.client.refuse(self.name, error.message, error.hint or "")
+        return True
+
+    def _make(self) -> None:
+        data = self.client.fold_data(self.start.fold)
+        try:
+            self.pack = Pack(data, self.start, self._encoded, self.device, self.group)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise unfit(shape_of(self.start), self.device) from error
 
     def work(self) -> None:
         said = _Inbox()
@@ -121,36 +161,51 @@ class _Shift:
         return finished
 
     def _begin(self, order: LaneOrder, said: _Inbox) -> None:
+        if self.unfit:
+            said.failures.append(LaneFailure(order.lane, order.attempt, 0, Failure.OOM, self.unfit))
+            return
         try:
             self.running.append(self.pack.lane(order))
         except UserError as error:
             said.failures.append(LaneFailure(order.lane, order.attempt, 0, Failure.CRASH, str(error)))
+        except (MemoryError, RuntimeError) as error:
+            message = self._out_of_memory(error)
+            said.failures.append(LaneFailure(order.lane, order.attempt, 0, Failure.OOM, message))
+            self._shrink(len(self.running))
 
     def _epoch(self, said: _Inbox) -> None:
         try:
             reports = self.pack.epoch(self.running)
-        except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not _out_of_memory(error):
-                raise
-            if self.group is not None:  # the other workers are in the midst of the same step and cannot be told
-                raise NoResources(
-                    f"out of memory with {len(self.running)} lanes on several workers", hint="search with fewer --lanes"
-                ) from error
-            self._halve(said, error)
+        except (MemoryError, RuntimeError) as error:
+            self._halve(said, self._out_of_memory(error))
             return
         failed = {r.lane for r in reports if isinstance(r, LaneFailure)}
         said.epochs += [r for r in reports if isinstance(r, LaneEpoch)]
         said.failures += [r for r in reports if isinstance(r, LaneFailure)]
         self.running = [lane for lane in self.running if lane.order.lane not in failed]
 
-    def _halve(self, said: _Inbox, error: BaseException) -> None:
+    def _out_of_memory(self, error: BaseException) -> str:
+        """What to say of it. Raises the error itself where it is another, NoResources where it cannot be mended."""
+        if not out_of_memory(error):
+            raise error
+        if self.group is not None:  # the other workers are in the midst of the same step and cannot be told
+            raise NoResources(
+                f"out of memory with {len(self.running)} lanes on several workers", hint="search with fewer --lanes"
+            ) from error
+        return f"out of memory with {len(self.running)} lanes: {str(error)[:200]}"
+
+    def _halve(self, said: _Inbox, message: str) -> None:
         """Give the lanes back and go on with half the capacity: a half-made step cannot be continued."""
         for lane in self.running:
-            message = f"out of memory with {len(self.running)} lanes: {str(error)[:200]}"
             said.failures.append(LaneFailure(lane.order.lane, lane.order.attempt, lane.epoch, Failure.OOM, message))
-        self.capacity = max(1, len(self.running) // 2)
+        self._shrink(len(self.running) // 2)
         self.running = []
         self.pack.forget()
+
+    def _shrink(self, lanes: int) -> None:
+        if max(1, lanes) < self.capacity:
+            self.capacity = max(1, lanes)
+            self.client.sized(self.name, self.capacity, "after out of memory")
 
     def _encoded(self, seed: int) -> list[torch.Tensor]:
         resident = self.pack.resident
@@ -160,7 +215,7 @@ class _Shift:
         """The encoder of a seed: from the cache, trained here, or trained by another pack meanwhile."""
         if seed in self.encoders:
             return self.encoders[seed]
-        shape = configuration(dict(zip(SHAPE_KEYS, self.start.shape, strict=True)))
+        shape = shape_of(self.start)
         key = encoder_key(resident, shape, self.start.search_seed, seed)
         while (answer := self.client.encoder(key, self.name)) == "wait":
             time.sleep(_ENCODER_POLL)
@@ -177,8 +232,3 @@ class _Shift:
             encoder = self._encoder_files(self.pack.resident, lane.seed)
         files = lane_files(lane, self.pack, encoder)
         return LaneResult(lane.order.lane, lane.order.attempt, lane.best_epoch, files)
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    text = str(error).lower()
-    return "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import ray
 import ray.train
 
-from mcutune.domain.pack import Client, PackStart
+from mcutune.domain.pack import Client, PackStart, Timing
 from mcutune.domain.trial import LaneEpoch, LaneFailure, LaneResult, Orders
 
 _HEARTBEAT = 30.0  # seconds between two reports to Ray Train; each one waits for the controller's next poll
@@ -45,6 +45,18 @@ class ActorClient:
 
     def put_encoder(self, key: str, files: dict[str, bytes]) -> None:
         self._call("put_encoder", key, files)
+
+    def timings(self, facts: dict[str, Any]) -> tuple[Timing, ...]:
+        return tuple(self._call("timings", facts))
+
+    def put_timings(self, facts: dict[str, Any], timings: tuple[Timing, ...]) -> None:
+        self._call("put_timings", facts, timings)
+
+    def sized(self, pack: str, capacity: int, how: str) -> None:
+        self._call("sized", pack, capacity, how)
+
+    def refuse(self, pack: str, problem: str, remedy: str) -> bool:
+        return bool(self._call("refuse", pack, problem, remedy))
 
     def _call(self, method: str, *arguments: Any) -> Any:
         return ray.get(getattr(self._actor, method).remote(*arguments))
@@ -84,13 +96,27 @@ class GroupClient:
         if self._first:
             self._client.put_encoder(key, files)
 
+    def timings(self, facts: dict[str, Any]) -> tuple[Timing, ...]:
+        return tuple(self._share(self._client.timings(facts) if self._first else None))
+
+    def put_timings(self, facts: dict[str, Any], timings: tuple[Timing, ...]) -> None:
+        if self._first:
+            self._client.put_timings(facts, timings)
+
+    def sized(self, pack: str, capacity: int, how: str) -> None:
+        if self._first:
+            self._client.sized(pack, capacity, how)
+
+    def refuse(self, pack: str, problem: str, remedy: str) -> bool:
+        return bool(self._share(self._client.refuse(pack, problem, remedy) if self._first else None))
+
 
 def train_pack(config: dict[str, Any], run: Callable[..., None] | None = None) -> None:
     """The Train loop of one pack, on every worker of its group.
 
     `config`: actor (name of the coordinator's), pack, index (of the pack), storage (Train's folder), capacity (lanes),
-    and of one worker: threads (of torch), gpus, memory (bytes it may allocate on the CPU, or None). `run`:
-    training.loop.run_pack, or a stand-in of tests.
+    measure (whether that is only the most), and of one worker: threads (of torch), gpus, memory (bytes it may allocate
+    on the CPU, or None). `run`: training.loop.run_pack, or a stand-in of tests.
     """
     from mcutune.training.device import prepare
 
@@ -114,6 +140,7 @@ def train_pack(config: dict[str, Any], run: Callable[..., None] | None = None) -
         client,
         pack=config["pack"],
         capacity=config["capacity"],
+        measure=config["measure"],
         node=ray.get_runtime_context().get_node_id(),
         device=prepare(threads=config["threads"], gpus=config["gpus"], memory=config["memory"]),
         heartbeat=heartbeat,

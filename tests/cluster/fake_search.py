@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from mcutune.cluster.metrics import FoldSnapshot, Snapshot
-from mcutune.domain.pack import Client, PackStart
+from mcutune.domain.pack import Client, PackStart, Timing
 from mcutune.domain.trial import LaneEpoch, LaneFailure, LaneId, LaneOrder, LaneResult, Orders, Verdict
-from mcutune.errors import UserError
+from mcutune.errors import NoResources, UserError
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class FakeCoordinator:
     finished: dict[LaneId, int] = field(default_factory=dict)
     attempts: dict[LaneId, int] = field(default_factory=dict)
     closed: bool = False
+    known: list[Timing] = field(default_factory=list)
+    sizes: list[tuple[str, int, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.waiting = [LaneId("f", trial, 0) for trial in range(self.lanes)]
@@ -93,6 +95,18 @@ class FakeCoordinator:
     def put_encoder(self, key: str, files: dict[str, bytes]) -> None:
         pass
 
+    def timings(self, facts: dict[str, Any]) -> tuple[Timing, ...]:
+        return tuple(self.known)
+
+    def put_timings(self, facts: dict[str, Any], timings: tuple[Timing, ...]) -> None:
+        self.known.extend(timings)
+
+    def sized(self, pack: str, capacity: int, how: str) -> None:
+        self.sizes.append((pack, capacity, how))
+
+    def refuse(self, pack: str, problem: str, remedy: str) -> bool:
+        raise NoResources(problem, hint=remedy)
+
     def lost(self, pack: str, reason: str) -> None:
         self.lost_packs.append(pack)
         self.waiting = [*self.held.pop(pack, {}), *self.waiting]
@@ -125,6 +139,7 @@ def fake_run_pack(
     device: str,
     heartbeat: Callable[[dict[str, Any]], None] | None = None,
     group: Any = None,
+    measure: bool = False,
     seconds: float = 0.05,
 ) -> None:
     """As training.loop.run_pack; an epoch is `seconds` of sleep."""

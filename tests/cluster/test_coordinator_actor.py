@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mcutune.domain.pack import Timing
 from mcutune.errors import Stopped, UserError
 from mcutune.search import actor as actor_module
 from mcutune.search.actor import CoordinatorActor, Surroundings
@@ -150,3 +151,13 @@ def test_a_signal_stops_a_search_in_this_process(tmp_path: Path) -> None:
 
     with pytest.raises(Stopped):
         run_in_process(job(tmp_path, lanes=100), run=fake_run_pack, watch=watch)
+
+
+def test_a_lane_that_fits_nowhere_ends_the_search_and_not_the_pack(host: Callable[..., CoordinatorActor]) -> None:
+    actor = host(FakeCoordinator)
+    actor.put_timings({}, (Timing(1, 0.5, 0, 0.1),))
+    assert len(actor.timings({})) == 1
+    actor.sized("p", 2, "measured")
+    assert actor.refuse("p", "one lane does not fit", "search smaller ones") is True  # the pack leaves in peace
+    assert str(actor.look().error) == "one lane does not fit (search smaller ones)"
+    assert actor.begin(0, "unread") is None  # and none follows

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mcutune.domain.pack import Timing
 from mcutune.training import worker
 from tests.cluster.fake_search import FakeCoordinator, fake_run_pack
 
@@ -40,6 +41,9 @@ def test_ranks_speak_with_one_voice() -> None:
         fake_run_pack(client, pack="p", capacity=2, node="n", device="cpu", seconds=0)
         assert client.encoder("k", "p") == "train"
         client.put_encoder("k", {})
+        client.put_timings({}, (Timing(1, 0.5, 0, 0.1),))
+        assert len(client.timings({})) == 1
+        client.sized("p", 2, "measured")
 
     ranks = [threading.Thread(target=rank, args=(number,)) for number in range(2)]
     for thread in ranks:
@@ -47,6 +51,7 @@ def test_ranks_speak_with_one_voice() -> None:
     for thread in ranks:
         thread.join(20)
     assert coordinator.done and set(coordinator.finished.values()) == {1}
+    assert coordinator.sizes == [("p", 2, "measured")]
     assert coordinator.counted == 8 * 3  # epochs were reported once, not once a rank
 
 
