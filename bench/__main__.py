@@ -13,7 +13,10 @@ from pathlib import Path
 
 from bench.rows import RESULTS, table, write
 
-GROUPS: tuple[str, ...] = ("overhead",)
+GROUPS: tuple[str, ...] = (
+    "throughput",
+    "overhead",
+)
 
 
 def main() -> int:

@@ -1,0 +1,162 @@
+"""The engine without a search around it, for the benches: packs of a fixed list of lanes, alone or one a process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.managers import BaseManager
+from typing import Any, Literal
+
+import torch
+
+from mcutune.data.views import FoldData
+from mcutune.domain.pack import PackStart
+from mcutune.domain.task import default_metric
+from mcutune.domain.trial import LaneEpoch, LaneFailure, LaneId, LaneOrder, LaneResult, Orders, Verdict
+from mcutune.training.config import configuration
+from mcutune.training.encoder_stage import encoder_outputs, train_encoders
+from mcutune.training.lane import Lane
+from mcutune.training.pack import Pack
+
+SEARCH_SEED = 0
+RANKS = (2, 4, 8, 16)
+_PATIENCE = 900  # seconds that another process may take
+
+
+def orders(fold: FoldData, count: int, epochs: int, overrides: dict[str, Any]) -> list[LaneOrder]:
+    """Lanes of as many trials with one seed, over the values that `search_spaces/ranks.yaml` searches."""
+    rates = (3e-4, 1e-3, 3e-3)
+    varied = [{"rank": RANKS[t % len(RANKS)], "learning_rate": rates[t % len(rates)]} for t in range(count)]
+    return [LaneOrder(LaneId(fold.fold, t, 0), 1, {**overrides, **one}, epochs) for t, one in enumerate(varied)]
+
+
+def start_of(fold: FoldData, overrides: dict[str, Any]) -> PackStart:
+    """What a coordinator would tell a pack: every combination is measured, ranks are padded to the largest."""
+    every = tuple(range(2 ** len(fold.modalities) - 1))
+    metric, shape = default_metric(fold.task).name, configuration(overrides).shape()
+    return PackStart(fold.fold, shape, max(RANKS), SEARCH_SEED, metric, every, "mean", fold.modalities)
+
+
+def pack_of(fold: FoldData, overrides: dict[str, Any], device: str = "cpu") -> Pack:
+    """A pack over a fold; it trains its own encoders, once."""
+    files: dict[int, dict[str, bytes]] = {}
+
+    def encoded(seed: int) -> list[torch.Tensor]:
+        if seed not in files:
+            files[seed] = train_encoders(pack.resident, pack.shape, SEARCH_SEED, seed)
+        return encoder_outputs(files[seed], fold.modalities, torch.device(device))
+
+    pack = Pack(fold, start_of(fold, overrides), encoded, torch.device(device))
+    return pack
+
+
+def lanes_of(pack: Pack, count: int, overrides: dict[str, Any]) -> list[Lane]:
+    """New lanes of a pack."""
+    return [pack.lane(order) for order in orders(pack.resident.data, count, 1000, overrides)]
+
+
+@dataclass(frozen=True)
+class Spell:
+    """What a process did between two moments of one clock (seconds)."""
+
+    begun: float
+    ended: float
+    count: int
+
+
+Job = Callable[..., Callable[[], int]]
+"""Prepares, and returns what is to be timed; that returns how much it did (trial-epochs)."""
+
+
+def _work(job: Job, arguments: tuple[Any, ...], ready: Any, answers: Any) -> None:
+    torch.set_num_threads(1)
+    timed = job(*arguments)
+    ready.wait(_PATIENCE)
+    begun = time.monotonic()
+    count = timed()
+    answers.put(Spell(begun, time.monotonic(), count))
+
+
+def rate_of_two(job: Job, arguments: Sequence[tuple[Any, ...]]) -> float:
+    """What processes of one thread each do a second, together: one for each tuple of arguments.
+
+    Raises RuntimeError where one of them fails.
+    """
+    context = multiprocessing.get_context("spawn")
+    ready, answers = context.Barrier(len(arguments)), context.Queue()
+    processes = [context.Process(target=_work, args=(job, one, ready, answers), daemon=True) for one in arguments]
+    for process in processes:
+        process.start()
+    spells: list[Spell] = []
+    while len(spells) < len(processes):
+        try:
+            spells.append(answers.get(timeout=1))
+        except queue.Empty:
+            if any(process.exitcode not in (None, 0) for process in processes):
+                raise RuntimeError("a process of the bench failed; what it said stands above") from None
+    for process in processes:
+        process.join()
+    return sum(s.count for s in spells) / (max(s.ended for s in spells) - min(s.begun for s in spells))
+
+
+class FixedWork:
+    """A coordinator with neither ledger nor rungs: every lane of a list is trained to its end, by whichever pack asks.
+
+    Implements what domain.pack.Client asks but for `fold_data`, which each process makes for itself.
+    """
+
+    def __init__(self, start: PackStart, lanes: list[LaneOrder]) -> None:
+        self._start, self._lanes = start, lanes
+        self._budget = {order.lane: order.epochs for order in lanes}
+        self._encoders: dict[str, dict[str, bytes] | None] = {}  # None: a pack is training it
+        self._lock = threading.Lock()
+        self.results = 0
+
+    def join(self, pack: str, capacity: int, node: str, device: str) -> PackStart | None:
+        with self._lock:
+            return self._start if self._lanes else None
+
+    def advance(
+        self, pack: str, epochs: list[LaneEpoch], failures: list[LaneFailure], results: list[LaneResult], free: int
+    ) -> Orders:
+        if failures:
+            raise RuntimeError(f"lane {failures[0].lane.trial} failed: {failures[0].message}")
+        verdicts = {e.lane: Verdict.FINISH if e.epoch >= self._budget[e.lane] else Verdict.CONTINUE for e in epochs}
+        with self._lock:
+            self.results += len(results)
+            given, self._lanes = self._lanes[:free], self._lanes[free:]
+            return Orders(verdicts, tuple(given), done=not self._lanes)
+
+    def encoder(self, key: str, pack: str) -> dict[str, bytes] | Literal["train", "wait"]:
+        with self._lock:
+            if key not in self._encoders:
+                self._encoders[key] = None
+                return "train"
+            return self._encoders[key] or "wait"
+
+    def put_encoder(self, key: str, files: dict[str, bytes]) -> None:
+        with self._lock:
+            self._encoders[key] = files
+
+
+class OwnData:
+    """A coordinator, with the fold that this process has made itself. Implements domain.pack.Client."""
+
+    def __init__(self, coordinator: Any, fold: FoldData) -> None:
+        self._fold = fold
+        self.join, self.advance = coordinator.join, coordinator.advance
+        self.encoder, self.put_encoder = coordinator.encoder, coordinator.put_encoder
+
+    def fold_data(self, fold: str) -> FoldData:
+        return self._fold
+
+
+class Office(BaseManager):
+    """The process in which a FixedWork is shared by packs."""
+
+
+Office.register("FixedWork", FixedWork, exposed=("join", "advance", "encoder", "put_encoder"))
