@@ -108,10 +108,14 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Rungs:
-    """Budgets in epochs at which trials are compared: first, first·eta, first·eta², …; the best 1/eta go on."""
+    """Budgets in epochs at which trials are compared: first, first·eta, first·eta², …; the best 1/eta go on.
+
+    scouts: so many first trials go on in any case, to measure how far the rungs can be trusted (search/rungs.py).
+    """
 
     first: int
     eta: int = 3
+    scouts: int = 0
 
     def below(self, epochs: int) -> tuple[int, ...]:
         """The rungs of a lane that trains for so many epochs in all."""
@@ -121,6 +125,10 @@ class Rungs:
             found.append(rung)
             rung *= self.eta
         return tuple(found)
+
+    def to_json(self) -> dict[str, int]:
+        """Without scouts as before there were any: such a space is still the same search."""
+        return {"first": self.first, "eta": self.eta} | ({"scouts": self.scouts} if self.scouts else {})
 
 
 @dataclass(frozen=True)
@@ -198,7 +206,7 @@ class Space:
             "objective": self.objective.to_json(),
             "metric": self.metric,
             "combinations": sorted(self.combinations),
-            "rungs": {"first": self.rungs.first, "eta": self.rungs.eta} if self.rungs else None,
+            "rungs": self.rungs.to_json() if self.rungs else None,
             "search_seed": self.search_seed,
         }
 

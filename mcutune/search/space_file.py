@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from mcutune.domain.objective import Objective
 from mcutune.errors import BadInput, Problems
 from mcutune.files import canonical_json
+from mcutune.search.rungs import FEWEST_SCOUTS
 from mcutune.search.space import Budget, Parameter, Role, Rungs, Sampler, Space
 from mcutune.shipped import find_shipped
 from mcutune.strict_yaml import Document, Findings, Where, did_you_mean, load, validated
@@ -36,6 +37,7 @@ class RawRungs(BaseModel):
     model_config = _STRICT
     first: int = Field(ge=1)
     eta: int = Field(default=3, ge=2, le=16)
+    scouts: int | None = Field(default=None, ge=FEWEST_SCOUTS, le=1000)
 
 
 class RawSpace(BaseModel):
@@ -93,10 +95,12 @@ def _build(document: Document, raw: RawSpace, path: Path, text: str) -> Space:
     _sampler(findings, raw.sampler, parameters)
     objective = _caught(findings, ("objective",), Objective.parse, raw.objective) or Objective()
     budget = _caught(findings, ("budget",), parse_budget, raw.budget) if raw.budget else None
-    rungs = Rungs(raw.rungs.first, raw.rungs.eta) if raw.rungs else None
+    rungs = Rungs(raw.rungs.first, raw.rungs.eta, raw.rungs.scouts or 0) if raw.rungs else None
     trials = raw.trials or (len(explicit) + 1 if explicit else 0)
     if not trials:
         findings.add(("trials",), "missing: how many trials to run")
+    elif rungs is not None and rungs.scouts >= trials:
+        findings.add(("rungs", "scouts"), f"must be below trials ({trials}): all would be trained in full")
     if len(set(raw.combinations)) != len(raw.combinations):
         findings.add(("combinations",), "a label is listed twice")
     findings.close()

@@ -31,7 +31,7 @@ from mcutune.search.records import (
     blob,
     trial_digest,
 )
-from mcutune.search.rungs import Absent, Decision, decide
+from mcutune.search.rungs import Absent, Decision, decide, eta_of
 from mcutune.search.space import Space
 from mcutune.training.config import Configuration
 
@@ -220,8 +220,7 @@ class Study:
                 values = [best.value for lane in trial.lanes if (best := lane.best(rung))]
                 self._put(RungRow(self.fold, trial.number, rung, math.fsum(values) / len(values)))
                 moved = True
-            assert self.space.rungs is not None
-            decision = decide(trial.number, self.space.rungs.eta, partial(self._at_rung, rung))
+            decision = self._decide(trial.number, rung)
             if decision is Decision.WAIT:
                 return moved
             if decision is Decision.PRUNE:
@@ -232,6 +231,13 @@ class Study:
             self._end_finished(trial)
             return True
         return moved
+
+    def _decide(self, number: int, rung: int) -> Decision:
+        assert self.space.rungs is not None
+        eta = eta_of(number, self.space.rungs, self.space.lag, rung, self.record.trials)
+        if eta == 1:
+            return Decision.GO_ON
+        return Decision.WAIT if eta is None else decide(number, eta, partial(self._at_rung, rung))
 
     def _at_rung(self, rung: int, number: int) -> float | Absent:
         trial = self.record.trials[number]

@@ -23,7 +23,8 @@ from mcutune.search.pack_sizes import sizes
 from mcutune.search.progress import by_label
 from mcutune.search.records import Records, StudyRecord, TrialRecord, floats, ledger_hash
 from mcutune.search.run_folder import MANIFEST
-from mcutune.search.space import Parameter
+from mcutune.search.rungs import rank_correlation, scouted, widened
+from mcutune.search.space import Parameter, Rungs
 
 FINISHED = "finished"  # the kind of the event that ends a search
 _FEWEST_SEEDS = 3  # below that, a difference between two trials is not told from noise
@@ -73,10 +74,29 @@ class Winner:
 
 
 @dataclass(frozen=True)
+class RungView:
+    """A rung of a fold: how many trials reached it and how many ended there.
+
+    correlation: rank correlation of the scores there with those at the end, over so many `scouts`; None of too few.
+    eta: the best 1/eta go on, of the trials that know the correlation. widened: whether that is more than was named.
+    """
+
+    fold: str
+    epoch: int
+    reached: int
+    pruned: int
+    correlation: float | None
+    scouts: int
+    eta: int
+    widened: bool
+
+
+@dataclass(frozen=True)
 class Summary:
     """A run. `agreement`: mean rank correlation between folds over configurations they share; None if too few.
 
-    `packs`: how many of which size there were last, in words.
+    `trained`, `full`: epochs of all lanes, and what they would be had every trial been trained in full. `packs`: how
+    many of which size there were last, in words.
     """
 
     run: str
@@ -87,6 +107,9 @@ class Summary:
     winners: tuple[Winner, ...]
     failures: tuple[tuple[str, int, str], ...]
     agreement: float | None
+    rungs: tuple[RungView, ...]
+    trained: int
+    full: int
     not_reproducible: int
     ledger_hash: str
     packs: tuple[str, ...] = ()
@@ -101,6 +124,7 @@ def summarise(folder: Path) -> Summary:
     records, _ = read_ledger(folder)
     manifest = read_json(folder / MANIFEST)
     parameters = [Parameter.from_json(name, facts) for name, facts in manifest["space"]["parameters"].items()]
+    rungs = Rungs(**manifest["space"]["rungs"]) if manifest["space"]["rungs"] else None
     studies = list(records.studies.values())
     counts = Counter[str]()
     for study in studies:
@@ -114,6 +138,9 @@ def summarise(folder: Path) -> Summary:
         winners=tuple(_winner(study, parameters) for study in studies if study.best is not None),
         failures=_failures(studies),
         agreement=agreement(studies),
+        rungs=tuple(view for study in studies for view in rung_views(study, rungs)) if rungs else (),
+        trained=records.epochs,
+        full=sum(_epochs(study, trial) * len(trial.lanes) for study in studies for trial in study.trials),
         not_reproducible=sum(event.kind == "not reproducible" for event in records.events),
         ledger_hash=ledger_hash(records),
         packs=tuple(sizes(records.events)),
@@ -131,6 +158,8 @@ def status(folder: Path) -> dict[str, Any]:
         "best": [
             {key: getattr(winner, key) for key in keys} | {"seeds": list(winner.seeds)} for winner in summary.winners
         ],
+        "rungs": [asdict(rung) for rung in summary.rungs],
+        "epochs": {"trained": summary.trained, "full": summary.full},
         "ledger_hash": summary.ledger_hash,
     }
 
@@ -256,6 +285,25 @@ def agreement(studies: Sequence[StudyRecord]) -> float | None:
     return sum(found) / len(found) if found else None
 
 
+def rung_views(study: StudyRecord, rungs: Rungs) -> list[RungView]:
+    """The rungs of the study's default budget, and what was seen at them."""
+    own = [trial for trial in study.trials if trial.repeats is None]
+    found = []
+    for epoch in rungs.below(study.default["epochs"]):
+        pairs = scouted(study.trials, rungs.scouts, epoch)
+        correlation = rank_correlation(pairs)
+        ended = [trial for trial in own if trial.state is State.PRUNED and max(trial.reached, default=0) == epoch]
+        reached = sum(epoch in trial.reached for trial in own)
+        eta = widened(rungs.eta, correlation)
+        view = RungView(study.row.fold, epoch, reached, len(ended), correlation, len(pairs), eta, eta < rungs.eta)
+        found.append(view)
+    return found
+
+
+def _epochs(study: StudyRecord, trial: TrialRecord) -> int:
+    return int(trial.settings.get("epochs", study.default["epochs"]))
+
+
 def _failures(studies: Sequence[StudyRecord]) -> tuple[tuple[str, int, str], ...]:
     """(cause, how many trials, an example), the most frequent first."""
     failed = [
@@ -291,9 +339,30 @@ def sentences(summary: Summary) -> list[str]:
         found.append(f"Over configurations that folds share, their ranks correlate with {summary.agreement:.2f}.")
     elif len(summary.winners) > 1:
         found.append("The folds share too few configurations to compare their ranks.")
+    for epoch in sorted({view.epoch for view in summary.rungs}):
+        found.append(_rung([view for view in summary.rungs if view.epoch == epoch]))
+    if summary.rungs and summary.full:
+        found.append(f"{summary.trained / summary.full:.0%} of the epochs of full budgets were trained.")
     if summary.not_reproducible:
         found.append(f"{summary.not_reproducible} lanes gave other numbers when trained again; the first were kept.")
     return found
+
+
+def _rung(views: Sequence[RungView]) -> str:
+    """A rung over all folds that have it."""
+    ended, reached = sum(view.pruned for view in views), sum(view.reached for view in views)
+    head = f"Rung at epoch {views[0].epoch}: {ended} of {reached} trials ended there"
+    known = [view for view in views if view.correlation is not None]
+    if not known:
+        return f"{head}; how well it foretells the end is not measured (no scouts at their end)."
+    values = ", ".join(f"{view.correlation:.2f}" for view in known)
+    scouts = min(view.scouts for view in known)
+    head = f"{head}; its ranks correlate with those of the end by {values} ({scouts} scouts)"
+    folds = [view.fold for view in known if view.widened]
+    if not folds:
+        return f"{head}."
+    place = f" in fold {', '.join(folds)}" if len(known) > 1 else ""
+    return f"{head}: too little to end so many, more go on{place}."
 
 
 def _against(comparison: Comparison) -> str:

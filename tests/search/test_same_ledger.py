@@ -92,6 +92,16 @@ def test_other_samplers_too(tmp_path: Path, sampler: str) -> None:
     assert len(hashes) == 1
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_with_scouts(tmp_path: Path, sampler: str) -> None:
+    text = SPACE.replace("rungs: {first: 1, eta: 2}", "rungs: {first: 1, eta: 2, scouts: 4}")
+    hashes = {
+        Play(plan_of(tmp_path / f"run{i}", text, sampler=sampler, lag=1), packs, capacity, i, kill).run()
+        for i, (packs, capacity, kill) in enumerate([(1, 1, 0.0), (2, 4, 0.0), (3, 2, 0.05)])
+    }
+    assert len(hashes) == 1
+
+
 def test_without_rungs(tmp_path: Path) -> None:
     """Lanes of a trial are then far apart when one of them fails."""
     text = SPACE.replace("rungs: {first: 1, eta: 2}", "rungs: none")

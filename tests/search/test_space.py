@@ -127,6 +127,26 @@ def test_the_hash_ignores_order_and_where_the_search_stops(tmp_path: Path) -> No
         assert space(tmp_path, changed).hash != space(tmp_path, GOOD).hash, changed
 
 
+def test_a_space_without_scouts_is_the_search_it_was_before_there_were_any(tmp_path: Path) -> None:
+    found = space(tmp_path, GOOD + "rungs: {first: 3, eta: 3}\n")
+    assert found.canonical()["rungs"] == {"first": 3, "eta": 3}
+    scouted = space(tmp_path, GOOD + "rungs: {first: 3, eta: 3, scouts: 8}\n")
+    assert scouted.rungs == Rungs(3, 3, 8) and scouted.hash != found.hash
+    assert Rungs(**scouted.canonical()["rungs"]) == scouted.rungs
+
+
+@pytest.mark.parametrize(
+    ("rungs", "words"),
+    [
+        ("{first: 3, scouts: 3}", "mine.yaml:8: rungs.scouts: Input should be greater than or equal to 4"),
+        ("{first: 3, scouts: 20}", "mine.yaml:8: rungs.scouts: must be below trials (20)"),
+        ("{first: 3, scout: 8}", "did you mean 'scouts'"),
+    ],
+)
+def test_wrong_scouts_are_named(tmp_path: Path, rungs: str, words: str) -> None:
+    assert words in problems(tmp_path, GOOD + f"rungs: {rungs}\n")
+
+
 def test_the_difference_names_what_changed(tmp_path: Path) -> None:
     old = space(tmp_path, GOOD).canonical()
     new = space(tmp_path, GOOD.replace("high: 16", "high: 8") + "rungs: {first: 3}\n").canonical()

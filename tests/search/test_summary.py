@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -13,6 +14,7 @@ from mcutune.files import read_json, sha256_file
 from mcutune.search.ledger import read_ledger
 from mcutune.search.run_folder import BEST
 from mcutune.search.summary import Boundary, Comparison, Summary, compare, sentences, status, summarise
+from tests.reference import rungs_twin
 from tests.search.simulate import SPACE, Play, plan_of
 
 
@@ -122,6 +124,36 @@ def test_words_on_boundaries_depend_on_the_role() -> None:
 def test_words_on_the_default() -> None:
     assert "not beaten" in summary_module._against(Comparison(0, 3, None, None, None, "same"))
     assert "one seed" in summary_module._against(Comparison(0.1, 1, None, None, None, "cannot tell"))
+
+
+def test_rungs_are_measured_over_scouts_and_told(tmp_path: Path) -> None:
+    text = SPACE.replace("rungs: {first: 1, eta: 2}", "rungs: {first: 1, eta: 2, scouts: 8}")
+    plan = plan_of(tmp_path / "run", text, sampler="random", trials=30)
+    Play(plan, capacity=8).run()
+    found = summarise(plan.folder)
+    records = read_ledger(plan.folder, keep=True)[0]
+    study = records.studies["1"]
+    assert [view.epoch for view in found.rungs] == [1, 2, 4]
+    assert sum(view.pruned for view in found.rungs) == sum(
+        trial.state.value == "pruned" and trial.repeats is None for trial in study.trials
+    )
+    scouts = [trial for trial in study.trials[:8] if trial.state.value == "finished"]
+    for view in found.rungs:
+        expected = rungs_twin.spearman([(trial.reached[view.epoch], trial.score or 0.0) for trial in scouts])
+        assert view.correlation == pytest.approx(expected) and view.scouts == len(scouts) > 4
+    assert found.trained == sum(trial.epochs for trial in study.trials)
+    assert found.full == 5 * 2 * sum(trial.repeats is None for trial in study.trials) > found.trained
+    assert "Rung at epoch 1" in "\n".join(sentences(found)) and "scouts)" in "\n".join(sentences(found))
+    schema = json.loads(Path(summary_module.__file__).with_name("status.schema.json").read_text())
+    jsonschema.validate(status(plan.folder), schema)
+
+
+def test_words_on_rungs() -> None:
+    view = summary_module.RungView("1", 3, 60, 40, None, 0, 3, False)
+    assert "not measured" in summary_module._rung([view])
+    good, low = replace(view, correlation=0.91, scouts=8), replace(view, correlation=0.2, scouts=8, eta=1, widened=True)
+    assert summary_module._rung([good]).endswith("by 0.91 (8 scouts).")
+    assert "more go on." in summary_module._rung([low]) and "in fold 1." in summary_module._rung([good, low])
 
 
 def test_a_stopped_run_is_stopped(tmp_path: Path) -> None:
