@@ -113,6 +113,7 @@ class FixedWork:
         self._start, self._lanes = start, lanes
         self._budget = {order.lane: order.epochs for order in lanes}
         self._encoders: dict[str, dict[str, bytes] | None] = {}  # None: a pack is training it
+        self._training: dict[str, int] = {}  # lanes by pack
         self._lock = threading.Lock()
         self.results = 0
 
@@ -121,14 +122,17 @@ class FixedWork:
             return self._start if self._lanes else None
 
     def advance(
-        self, pack: str, epochs: list[LaneEpoch], failures: list[LaneFailure], results: list[LaneResult], free: int
+        self, pack: str, epochs: list[LaneEpoch], failures: list[LaneFailure], results: list[LaneResult], places: int
     ) -> Orders:
         if failures:
             raise RuntimeError(f"lane {failures[0].lane.trial} failed: {failures[0].message}")
         verdicts = {e.lane: Verdict.FINISH if e.epoch >= self._budget[e.lane] else Verdict.CONTINUE for e in epochs}
         with self._lock:
             self.results += len(results)
+            training = self._training.get(pack, 0) - sum(verdict is Verdict.FINISH for verdict in verdicts.values())
+            free = max(0, places - training)
             given, self._lanes = self._lanes[:free], self._lanes[free:]
+            self._training[pack] = training + len(given)
             return Orders(verdicts, tuple(given), done=not self._lanes)
 
     def encoder(self, key: str, pack: str) -> dict[str, bytes] | Literal["train", "wait"]:

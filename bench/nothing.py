@@ -48,7 +48,7 @@ def pack_of_nothing(
     epochs: list[LaneEpoch] = []
     results: list[LaneResult] = []
     while start is not None:
-        orders = client.advance(pack, epochs, [], results, capacity - len(running))
+        orders = client.advance(pack, epochs, [], results, capacity)
         last = time.time() if results else last
         ended = [lane for lane, verdict in orders.verdicts.items() if verdict is Verdict.FINISH]
         results = [_result(running.pop(lane)) for lane in ended]
