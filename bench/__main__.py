@@ -15,6 +15,7 @@ from bench.rows import RESULTS, table, write
 
 GROUPS: tuple[str, ...] = (
     "throughput",
+    "evaluation",
     "overhead",
 )
 

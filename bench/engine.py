@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.managers import BaseManager
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from mcutune.training.config import configuration
 from mcutune.training.encoder_stage import encoder_outputs, train_encoders
 from mcutune.training.lane import Lane
 from mcutune.training.pack import Pack
+from mcutune.training.result import lane_files
 
 SEARCH_SEED = 0
 RANKS = (2, 4, 8, 16)
@@ -41,9 +43,18 @@ def start_of(fold: FoldData, overrides: dict[str, Any]) -> PackStart:
     return PackStart(fold.fold, shape, max(RANKS), SEARCH_SEED, metric, every, "mean", fold.modalities)
 
 
+Files = dict[int, dict[str, bytes]]
+"""The encoders of each seed, as `train_encoders` gives them."""
+
+
 def pack_of(fold: FoldData, overrides: dict[str, Any], device: str = "cpu") -> Pack:
     """A pack over a fold; it trains its own encoders, once."""
-    files: dict[int, dict[str, bytes]] = {}
+    return pack_and_encoders(fold, overrides, device)[0]
+
+
+def pack_and_encoders(fold: FoldData, overrides: dict[str, Any], device: str = "cpu") -> tuple[Pack, Files]:
+    """The same, and the encoders that it has trained."""
+    files: Files = {}
 
     def encoded(seed: int) -> list[torch.Tensor]:
         if seed not in files:
@@ -51,7 +62,16 @@ def pack_of(fold: FoldData, overrides: dict[str, Any], device: str = "cpu") -> P
         return encoder_outputs(files[seed], fold.modalities, torch.device(device))
 
     pack = Pack(fold, start_of(fold, overrides), encoded, torch.device(device))
-    return pack
+    return pack, files
+
+
+def checkpoint(fold: FoldData, overrides: dict[str, Any], folder: Path) -> None:
+    """Write the checkpoint of a lane that has made a few steps: its speed is that of any other."""
+    pack, encoders = pack_and_encoders(fold, {**overrides, "encoder_epochs": 1})
+    (lane,) = lanes_of(pack, 1, {**overrides, "encoder_epochs": 1})
+    pack.epoch([lane], most_steps=3)
+    for name, content in lane_files(lane, pack, encoders.get(lane.seed)).items():
+        (folder / name).write_bytes(content)
 
 
 def lanes_of(pack: Pack, count: int, overrides: dict[str, Any]) -> list[Lane]:
