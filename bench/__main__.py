@@ -17,6 +17,7 @@ GROUPS: tuple[str, ...] = (
     "throughput",
     "evaluation",
     "overhead",
+    "whole_search",
 )
 
 
