@@ -16,6 +16,7 @@ from bench.rows import RESULTS, table, write
 GROUPS: tuple[str, ...] = (
     "throughput",
     "evaluation",
+    "rate",
     "overhead",
     "whole_search",
 )

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 
 from mcutune.data.views import FoldData
-from mcutune.domain.pack import PackStart
+from mcutune.domain.pack import PackStart, Timing
 from mcutune.domain.task import default_metric
 from mcutune.domain.trial import LaneEpoch, LaneFailure, LaneId, LaneOrder, LaneResult, Orders, Verdict
 from mcutune.training.config import configuration
@@ -126,7 +126,7 @@ def rate_of_two(job: Job, arguments: Sequence[tuple[Any, ...]]) -> float:
 class FixedWork:
     """A coordinator with neither ledger nor rungs: every lane of a list is trained to its end, by whichever pack asks.
 
-    Implements what domain.pack.Client asks but for `fold_data`, which each process makes for itself.
+    The part of domain.pack.Client that packs must share; the rest is in OwnData.
     """
 
     def __init__(self, start: PackStart, lanes: list[LaneOrder]) -> None:
@@ -146,14 +146,12 @@ class FixedWork:
     ) -> Orders:
         if failures:
             raise RuntimeError(f"lane {failures[0].lane.trial} failed: {failures[0].message}")
-        verdicts = {e.lane: Verdict.FINISH if e.epoch >= self._budget[e.lane] else Verdict.CONTINUE for e in epochs}
+        ended = {e.lane for e in epochs if e.epoch >= self._budget[e.lane]}
         with self._lock:
-            self.results += len(results)
-            training = self._training.get(pack, 0) - sum(verdict is Verdict.FINISH for verdict in verdicts.values())
-            free = max(0, places - training)
-            given, self._lanes = self._lanes[:free], self._lanes[free:]
-            self._training[pack] = training + len(given)
-            return Orders(verdicts, tuple(given), done=not self._lanes)
+            going = self._training.get(pack, 0) - len(ended)
+            given, self._lanes = self._lanes[: places - going], self._lanes[places - going :]
+            self._training[pack] = going + len(given)
+            return Orders({lane: Verdict.FINISH for lane in ended}, tuple(given), done=not self._lanes)
 
     def encoder(self, key: str, pack: str) -> dict[str, bytes] | Literal["train", "wait"]:
         with self._lock:
@@ -177,6 +175,18 @@ class OwnData:
 
     def fold_data(self, fold: str) -> FoldData:
         return self._fold
+
+    def timings(self, facts: dict[str, Any]) -> tuple[Timing, ...]:
+        return ()
+
+    def put_timings(self, facts: dict[str, Any], timings: tuple[Timing, ...]) -> None:
+        """Sizes are given here, not measured."""
+
+    def sized(self, pack: str, capacity: int, how: str) -> None:
+        """As above."""
+
+    def refuse(self, pack: str, problem: str, remedy: str) -> bool:
+        raise RuntimeError(problem)
 
 
 class Office(BaseManager):

@@ -1,8 +1,8 @@
 """All seven combinations of a test split, against one complete forward pass and against the published form's seven.
 
 Ours is `Predictor.all_combinations`, what `mcutune robustness` calls: raw features in, normalisation and encoders
-included. The complete pass (bench/baselines/complete.py) reads the same raw rows; the published form gets normalised
-ones. All in float32, with one thread a core, in turns.
+included. The complete pass (bench/baselines/complete.py) reads the same raw rows in the same precision; the published
+form gets normalised ones, in float32. One thread a core, in turns.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from bench.rows import Row, alternating_seconds
 from mcutune.model.predictor import load_predictor
 
 GROUP = "evaluation"
+KINDS = (("frozen", "float32"), ("trained", "float32"), ("trained", "bfloat16"))
 MOST = {"frozen": 1.5, "trained": 3.0}  # times the complete pass
 LEAST = {"frozen": 15.0, "trained": 8.0}  # times as fast as the published form
 
 
-def times(encoder: str, data: Likeness, quick: bool) -> dict[str, float]:
+def times(overrides: dict[str, Any], data: Likeness, quick: bool) -> dict[str, float]:
     """Median seconds of ours, one complete pass, and the published form."""
-    overrides: dict[str, Any] = {"encoder": encoder}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         checkpoint(data.fold, overrides, folder)
@@ -44,19 +44,19 @@ def times(encoder: str, data: Likeness, quick: bool) -> dict[str, float]:
     return alternating_seconds(works, repeats=2 if quick else 5)
 
 
-def rows_of(encoder: str, data: Likeness, quick: bool) -> list[Row]:
-    """The two rows of an architecture."""
-    spent = times(encoder, data, quick)
+def rows_of(encoder: str, precision: str, data: Likeness, quick: bool) -> list[Row]:
+    """The two rows of an architecture in a precision."""
+    spent = times({"encoder": encoder, "precision": precision}, data, quick)
     ours = 1e3 * spent["all"]
     slower, faster = spent["all"] / spent["complete"], spent["published"] / spent["all"]
     note = f"{len(data.dialogue)} rows; {slower:.2f} times the time of the complete pass"
     return [
         Row(
-            GROUP, f"{encoder}: 7 combinations beside one pass", ours, "ms", 1 / slower, "one complete pass",
+            GROUP, f"{encoder}, {precision}: beside one pass", ours, "ms", 1 / slower, "one complete pass",
             1e3 * spent["complete"], f"≤ {MOST[encoder]:g} × time", slower <= MOST[encoder], note,
         ),
         Row(
-            GROUP, f"{encoder}: 7 combinations", ours, "ms", faster, "published form, seven passes",
+            GROUP, f"{encoder}, {precision}: 7 combinations", ours, "ms", faster, "published form, seven passes",
             1e3 * spent["published"], f"≥ {LEAST[encoder]:g} ×", faster >= LEAST[encoder],
         ),
     ]  # fmt: skip
@@ -65,4 +65,4 @@ def rows_of(encoder: str, data: Likeness, quick: bool) -> list[Row]:
 def measure(quick: bool) -> list[Row]:
     """The group's rows."""
     data = likeness(quick=quick)
-    return [row for encoder in MOST for row in rows_of(encoder, data, quick)]
+    return [row for kind in KINDS for row in rows_of(*kind, data, quick)]

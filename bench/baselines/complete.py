@@ -1,6 +1,6 @@
 """One forward pass of our own model with everything present and nothing else computed, written plainly.
 
-What a user would pay who never asks how the model does without a modality: the floor of an evaluation. Float32.
+What a user would pay who never asks how the model does without a modality: the floor of an evaluation.
 """
 
 from __future__ import annotations
@@ -62,14 +62,19 @@ def _encoders(
     return found
 
 
+def _product(a: Tensor, b: Tensor, c: SimpleNamespace) -> Tensor:
+    """a b in the configured precision, as float32."""
+    return (a.bfloat16() @ b.bfloat16()).float() if c.precision == "bfloat16" else a @ b
+
+
 def _frozen(p: dict[str, Tensor], inputs: list[Tensor], encoded: list[Tensor], c: SimpleNamespace) -> Tensor:
     """Logits [N, K]; the last private pair of each modality is that of the complete combination."""
     common, both = p["common.bias"], p["characteristic.bias"]
     for m, (x, r) in enumerate(zip(inputs, encoded, strict=True)):
         a, b = p[f"adapter.{m}.A"], p["adapter.B"][m]
-        shared, private = (c.scale * (x @ a[slot].T) @ b[slot] for slot in (0, -1))
-        common = common + r @ p["common.encoder"][m].T + shared @ p["common.adapter"][m]
-        both = both + private @ p["characteristic"][m]
+        shared, private = (c.scale * _product(_product(x, a[slot].T, c), b[slot], c) for slot in (0, -1))
+        common = common + _product(r, p["common.encoder"][m].T, c) + _product(shared, p["common.adapter"][m], c)
+        both = both + _product(private, p["characteristic"][m], c)
     classes = common.shape[-1]
     weight = torch.sigmoid(torch.relu(both[:, classes:]) @ p["weight.out"] + p["weight.bias"])
     return (1 - weight) * common + weight * both[:, :classes]
@@ -79,8 +84,8 @@ def _trained(p: dict[str, Tensor], inputs: list[Tensor], there: Tensor, c: Simpl
     """Logits [G, T, K] of inputs[m] [G, T, D_m], there [G, T]."""
 
     def linear(name: str, x: Tensor, slot: int) -> Tensor:
-        adapted = (x @ p[f"{name}.A"][:, slot]) @ p[f"{name}.B"][slot]
-        return x @ p[f"{name}.weight"] + p[f"{name}.bias"] + c.scale * adapted
+        adapted = _product(_product(x, p[f"{name}.A"][:, slot], c), p[f"{name}.B"][slot], c)
+        return _product(x, p[f"{name}.weight"], c) + p[f"{name}.bias"] + c.scale * adapted
 
     def norm(x: Tensor, affine: Tensor) -> Tensor:
         return functional.layer_norm(x, x.shape[-1:], affine[0], affine[1] - 1)
@@ -90,7 +95,8 @@ def _trained(p: dict[str, Tensor], inputs: list[Tensor], there: Tensor, c: Simpl
         for block in range(c.depth):
             name = f"block.{m}.{block}"
             if slot == 0:
-                qkv = norm(hidden, p[f"{name}.norm"][0]) @ p[f"{name}.attention.weight"] + p[f"{name}.attention.bias"]
+                normed, weight = norm(hidden, p[f"{name}.norm"][0]), p[f"{name}.attention.weight"]
+                qkv = _product(normed, weight, c) + p[f"{name}.attention.bias"]
                 q, k, v = qkv.unflatten(-1, (3, c.heads, -1)).permute(2, 0, 3, 1, 4)
                 mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=there[:, None, None])
                 hidden = hidden + mixed.transpose(1, 2).flatten(2)

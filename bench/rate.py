@@ -1,0 +1,97 @@
+"""Which part of the machine's matrix-product rate a training step reaches, and where the rest of its time goes.
+
+The rate is that of a 2048³ product. A step's operations are those of its matrix products and attention, forward and
+backward, as torch.utils.flop_counter counts them: what a step does besides counts as loss. A step's time is what an
+epoch takes longer for some steps more, so plan, evaluation and start are not in it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.engine import lanes_of, pack_of
+from bench.likeness import likeness
+from bench.rows import Row, median_seconds
+from bench.throughput import FROZEN, TRAINED
+from mcutune.data.views import FoldData
+from mcutune.training.lane import Lane
+from mcutune.training.pack import Pack
+
+GROUP = "rate"
+SIZE = 2048
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+STEPS = {("frozen", 1): 32, ("frozen", 32): 4, ("trained", 1): 3, ("trained", 4): 1}
+"""Steps that are timed, for each architecture and number of lanes."""
+_NAMED = 4  # operators
+
+
+def product_rate(precision: str, threads: int, size: int) -> float:
+    """Operations a second of a square product."""
+    torch.set_num_threads(threads)
+    a, b = (torch.randn(size, size).to(DTYPES[precision]) for _ in range(2))
+    return float(2 * size**3 / median_seconds(lambda: a @ b, repeats=7, warm=2))
+
+
+def step_of(pack: Pack, lanes: list[Lane], steps: int, repeats: int) -> tuple[float, float]:
+    """Operations and seconds of one gradient step of these lanes."""
+    pack.epoch(lanes, most_steps=1)
+    spent = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        pack.epoch(lanes, most_steps=1)
+        middle = time.perf_counter()
+        pack.epoch(lanes, most_steps=1 + steps)
+        spent.append((time.perf_counter() - middle) - (middle - begun))
+    return (_operations(pack, lanes, 2) - _operations(pack, lanes, 1)), statistics.median(spent) / steps
+
+
+def _operations(pack: Pack, lanes: list[Lane], steps: int) -> float:
+    with FlopCounterMode(display=False) as counter:
+        pack.epoch(lanes, most_steps=steps)
+    return float(counter.get_total_flops())
+
+
+def heaviest(pack: Pack, lanes: list[Lane], steps: int) -> str:
+    """The operators that most of the time is spent in, with their shares."""
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        pack.epoch(lanes, most_steps=steps)
+    each = {event.key: event.self_cpu_time_total for event in found.key_averages()}
+    total = sum(each.values())
+    first = sorted(each, key=lambda key: -each[key])[:_NAMED]
+    return ", ".join(f"{key.removeprefix('aten::')} {each[key] / total:.0%}" for key in first)
+
+
+def step_row(fold: FoldData, encoder: str, count: int, precision: str, machine: float, quick: bool) -> Row:
+    """A step's rate beside the machine's, one thread."""
+    overrides: dict[str, Any] = {**(TRAINED if encoder == "trained" else FROZEN), "precision": precision}
+    if quick:
+        overrides["batch"] = 16  # the small data has few steps
+    pack = pack_of(fold, {**overrides, "encoder_epochs": 1})
+    lanes = lanes_of(pack, count, {**overrides, "encoder_epochs": 1})
+    steps = 1 if quick else STEPS[encoder, count]
+    operations, seconds = step_of(pack, lanes, steps, 1 if quick else 3)
+    rate = operations / max(seconds, 1e-9)
+    return Row(
+        GROUP, f"{encoder}, {precision}, pack of {count}", rate / 1e9, "GFLOP/s", rate / machine,
+        f"{SIZE}³ product, 1 thread", machine / 1e9,
+        note=f"{seconds * 1e3 / count:.3g} ms a lane's step; {heaviest(pack, lanes, 1 + steps)}",
+    )  # fmt: skip
+
+
+def measure(quick: bool) -> list[Row]:
+    """The group's rows."""
+    size = SIZE // 8 if quick else SIZE
+    rates = {(p, threads): product_rate(p, threads, size) for p in DTYPES for threads in (1, 2)}
+    found = [
+        Row(GROUP, f"{size}³ product, {p}, {threads} thread{'s' * (threads > 1)}", rate / 1e9, "GFLOP/s")
+        for (p, threads), rate in rates.items()
+    ]
+    fold = likeness(quick=quick).fold
+    kinds = [("frozen", 1), ("trained", 1)] if quick else list(STEPS)
+    return found + [step_row(fold, *kind, p, rates[p, 1], quick) for kind in kinds for p in DTYPES]
