@@ -17,6 +17,8 @@ GROUPS: tuple[str, ...] = (
     "throughput",
     "evaluation",
     "rate",
+    "modalities",
+    "gpu",
     "overhead",
     "whole_search",
 )

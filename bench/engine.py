@@ -29,30 +29,34 @@ RANKS = (2, 4, 8, 16)
 _PATIENCE = 900  # seconds that another process may take
 
 
-def orders(fold: FoldData, count: int, epochs: int, overrides: dict[str, Any]) -> list[LaneOrder]:
-    """Lanes of as many trials with one seed, over the values that `search_spaces/ranks.yaml` searches."""
+def orders(
+    fold: FoldData, count: int, epochs: int, overrides: dict[str, Any], ranks: Sequence[int] = RANKS
+) -> list[LaneOrder]:
+    """Lanes of as many trials with one seed, of various ranks and learning rates."""
     rates = (3e-4, 1e-3, 3e-3)
-    varied = [{"rank": RANKS[t % len(RANKS)], "learning_rate": rates[t % len(rates)]} for t in range(count)]
+    varied = [{"rank": ranks[t % len(ranks)], "learning_rate": rates[t % len(rates)]} for t in range(count)]
     return [LaneOrder(LaneId(fold.fold, t, 0), 1, {**overrides, **one}, epochs) for t, one in enumerate(varied)]
 
 
-def start_of(fold: FoldData, overrides: dict[str, Any]) -> PackStart:
+def start_of(fold: FoldData, overrides: dict[str, Any], ranks: Sequence[int] = RANKS) -> PackStart:
     """What a coordinator would tell a pack: every combination is measured, ranks are padded to the largest."""
     every = tuple(range(2 ** len(fold.modalities) - 1))
     metric, shape = default_metric(fold.task).name, configuration(overrides).shape()
-    return PackStart(fold.fold, shape, max(RANKS), SEARCH_SEED, metric, every, "mean", fold.modalities)
+    return PackStart(fold.fold, shape, max(ranks), SEARCH_SEED, metric, every, "mean", fold.modalities)
 
 
 Files = dict[int, dict[str, bytes]]
 """The encoders of each seed, as `train_encoders` gives them."""
 
 
-def pack_of(fold: FoldData, overrides: dict[str, Any], device: str = "cpu") -> Pack:
+def pack_of(fold: FoldData, overrides: dict[str, Any], device: str = "cpu", ranks: Sequence[int] = RANKS) -> Pack:
     """A pack over a fold; it trains its own encoders, once."""
-    return pack_and_encoders(fold, overrides, device)[0]
+    return pack_and_encoders(fold, overrides, device, ranks)[0]
 
 
-def pack_and_encoders(fold: FoldData, overrides: dict[str, Any], device: str = "cpu") -> tuple[Pack, Files]:
+def pack_and_encoders(
+    fold: FoldData, overrides: dict[str, Any], device: str = "cpu", ranks: Sequence[int] = RANKS
+) -> tuple[Pack, Files]:
     """The same, and the encoders that it has trained."""
     files: Files = {}
 
@@ -61,7 +65,7 @@ def pack_and_encoders(fold: FoldData, overrides: dict[str, Any], device: str = "
             files[seed] = train_encoders(pack.resident, pack.shape, SEARCH_SEED, seed)
         return encoder_outputs(files[seed], fold.modalities, torch.device(device))
 
-    pack = Pack(fold, start_of(fold, overrides), encoded, torch.device(device))
+    pack = Pack(fold, start_of(fold, overrides, ranks), encoded, torch.device(device))
     return pack, files
 
 
@@ -74,9 +78,9 @@ def checkpoint(fold: FoldData, overrides: dict[str, Any], folder: Path) -> None:
         (folder / name).write_bytes(content)
 
 
-def lanes_of(pack: Pack, count: int, overrides: dict[str, Any]) -> list[Lane]:
+def lanes_of(pack: Pack, count: int, overrides: dict[str, Any], ranks: Sequence[int] = RANKS) -> list[Lane]:
     """New lanes of a pack."""
-    return [pack.lane(order) for order in orders(pack.resident.data, count, 1000, overrides)]
+    return [pack.lane(order) for order in orders(pack.resident.data, count, 1000, overrides, ranks)]
 
 
 @dataclass(frozen=True)

@@ -43,31 +43,36 @@ def likeness(*, quick: bool = False, dims: tuple[int, ...] = DIMS) -> Likeness:
     length = LENGTH // 4 if quick else LENGTH
     rows = (sum(sessions) + 2) * length * 4 // 3  # enough for as many dialogues, however long they come out
     made = columns(options(rows=rows, modalities=len(dims), dims=dims, dialogue_rows=length))
-    number = np.unique(made.dialogue, return_inverse=True)[1].astype(np.int64)
+    number = _numbered(made)
     session = np.repeat(np.arange(len(sessions)), sessions)
     test = np.flatnonzero(number < sessions[0])[: TEST_ROWS // 16 if quick else TEST_ROWS]
     kept = np.flatnonzero((number >= sessions[0]) & (number < len(session)))
     return Likeness(
-        _fold(made, number, kept, session[number[kept]] == 1),
+        fold_of(made, kept, session[number[kept]] == 1),
         {name: x[test] for name, x in made.features.items()},
         number[test],
         made.order[test],
     )
 
 
-def _fold(made: Columns, number: np.ndarray, rows: np.ndarray, validation: np.ndarray) -> FoldData:
-    assert made.presence is not None and made.order is not None
+def _numbered(made: Columns) -> np.ndarray:
+    return np.unique(made.dialogue, return_inverse=True)[1].astype(np.int64)
+
+
+def fold_of(made: Columns, rows: np.ndarray, validation: np.ndarray) -> FoldData:
+    """Some rows as a search sees them; validation: bool, of these rows."""
+    number = _numbered(made)
     return FoldData(
         modalities=tuple(made.features),
         features={name: x[rows] for name, x in made.features.items()},
         presence=made.presence[rows],
-        labels=np.asarray(made.labels)[rows].astype(np.int64),
+        labels=made.labels[rows],
         dialogue=number[rows],
         order=made.order[rows],
         group=number[rows],
         validation=validation,
         task=made.task,
-        label_names=tuple(made.label_names or ()),
+        label_names=made.label_names,
         table_hash="likeness",
         split_hash=f"{len(rows)} rows",
         fold="1",

@@ -48,10 +48,11 @@ def step_of(pack: Pack, lanes: list[Lane], steps: int, repeats: int) -> tuple[fl
         middle = time.perf_counter()
         pack.epoch(lanes, most_steps=1 + steps)
         spent.append((time.perf_counter() - middle) - (middle - begun))
-    return (_operations(pack, lanes, 2) - _operations(pack, lanes, 1)), statistics.median(spent) / steps
+    return (operations(pack, lanes, 2) - operations(pack, lanes, 1)), statistics.median(spent) / steps
 
 
-def _operations(pack: Pack, lanes: list[Lane], steps: int) -> float:
+def operations(pack: Pack, lanes: list[Lane], steps: int) -> float:
+    """Of an epoch that ends after so many steps, with its evaluation."""
     with FlopCounterMode(display=False) as counter:
         pack.epoch(lanes, most_steps=steps)
     return float(counter.get_total_flops())
