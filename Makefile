@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test test-long lint types check coverage docs wheel clean
+.PHONY: help install demo test test-long lint types check bench coverage docs wheel clean
 
 help:
 	@echo "make install   a virtual environment in $(VENV) with mcutune in it"
@@ -11,6 +11,7 @@ help:
 	@echo "make test      all tests"
 	@echo "make test-long whole searches on Ray: kills, two nodes; minutes"
 	@echo "make check     lint, types and tests: what CI runs"
+	@echo "make bench     every figure beside its baseline, into bench/results/; an hour at most"
 	@echo "make coverage  simulate how often the intervals cover the truth"
 	@echo "make docs      write docs/cli.md from the commands"
 	@echo "make wheel     a wheel in dist/"
@@ -30,9 +31,9 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
-# Whole searches on Ray with kills, and on two nodes of which one is lost.
+# Whole searches on Ray with kills, and on two nodes of which one is lost; the benches on small data.
 test-long: install
-	$(BIN)/python -m pytest -m long tests/ray
+	$(BIN)/python -m pytest -m long tests/ray tests/bench
 
 lint: install
 	$(BIN)/ruff check .
@@ -42,6 +43,10 @@ types: install
 	$(BIN)/mypy
 
 check: lint types test
+
+# Each figure is a ratio against a baseline of the same minute: leave the machine alone meanwhile.
+bench: install
+	$(BIN)/python -m bench
 
 # How often the intervals cover: minutes to hours with --datasets.
 coverage: install
