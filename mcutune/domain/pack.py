@@ -32,18 +32,13 @@ class Timing:
     """How a pack of so many lanes ran on a device.
 
     `seconds`: an epoch of all its lanes together. `memory`: bytes, above those of a pack without lanes. `spent`:
-    seconds that finding this out took.
+    seconds that finding this out took. On a CPU both are of its time, not of the clock on the wall.
     """
 
     lanes: int
     seconds: float
     memory: int
     spent: float
-
-    @property
-    def rate(self) -> float:
-        """Lane-epochs a second."""
-        return self.lanes / self.seconds
 
 
 class Client(Protocol):

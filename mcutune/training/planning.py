@@ -6,11 +6,11 @@ is used up. What was found out is kept by the coordinator, and a later pack of t
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,11 @@ from mcutune.training.pack import Pack
 SHARE_OF_FREE = 0.7  # of the memory that is free; the rest is for what a few steps do not show
 LEAST_GAIN = 1.1  # in lane-epochs a second by two doublings; where it is less, larger packs are not tried
 MOST_SECONDS = {"cpu": 0.6, "cuda": 3.0}  # to try one size, so twice that for all smaller ones together
+# A pack on a CPU computes in one thread. What that thread was given of it says more than the time that has passed while
+# other packs were starting beside it.
+_CLOCKS: dict[str, Callable[[], float]] = {"cpu": time.thread_time, "cuda": time.perf_counter}
 _STEPS = 3
+_REPEATS = 2
 _COPIES = 6  # of a lane's parameters: themselves, the gradient, two moments, the best epoch's, one in passing
 _REMEDIES = {
     "frozen": "search smaller values of batch, encoder_width or rank, or use a larger device",
@@ -80,8 +84,14 @@ def next_size(timings: Sequence[Timing], most: int, room: int, least: int, budge
 
 def saturated(timings: Sequence[Timing]) -> bool:
     """Whether the two largest sizes gained too little over smaller ones; one alone may have been disturbed."""
-    rates = [timing.rate for timing in timings]
+    rates = _rates(timings)
     return len(rates) > 2 and max(rates[-2:]) < LEAST_GAIN * max(rates[:-2])
+
+
+def _rates(timings: Sequence[Timing]) -> list[float]:
+    """Lane-epochs a second of every size. More lanes never take less time: where they seem to, that is noise."""
+    seconds = accumulate((timing.seconds for timing in timings), max)
+    return [timing.lanes / longest for timing, longest in zip(timings, seconds, strict=True)]
 
 
 def memory_of(timings: Sequence[Timing], lanes: int, least: int) -> int:
@@ -92,10 +102,15 @@ def memory_of(timings: Sequence[Timing], lanes: int, least: int) -> int:
 
 
 def chosen(timings: Sequence[Timing], most: int, room: int, least: int) -> int:
-    """The fastest size if larger ones gained nothing, else `most`; no more than fits into `room` bytes."""
+    """Lanes, no more than fit into `room` bytes: `most` as long as more were seen to be faster.
+
+    Else the largest size that is about as fast as the fastest: too few places cost much, some too many hardly anything.
+    """
     lanes = most
     if saturated(timings):
-        lanes = min(most, max(timings, key=lambda timing: timing.rate).lanes)
+        rates = _rates(timings)
+        fast = [t.lanes for t, rate in zip(timings, rates, strict=True) if rate * LEAST_GAIN >= max(rates)]
+        lanes = min(most, fast[-1])
     while lanes > 1 and memory_of(timings, lanes, least) > room:
         lanes -= 1
     return lanes
@@ -148,26 +163,30 @@ def _attempt(pack: Pack, work: Callable[[], Any]) -> Any:
 
 
 def _timing(pack: Pack, count: int, budget: float) -> Timing:
-    began = time.perf_counter()
+    now = _CLOCKS[pack.device.type]
+    began = now()
     peak = Peak(pack.device)
     lanes = [_throw_away(pack, number) for number in range(count)]
+    pack.epoch(lanes, 1)  # the first of a size warms up
     total = pack.steps(lanes)
-    seconds = math.inf
-    for steps in (1, min(_STEPS, total), min(_STEPS, total)):  # the first warms up
-        bare, stepped = _clocked(pack, lanes, 0), _clocked(pack, lanes, steps)
-        seconds = min(seconds, max(bare, bare + (stepped - bare) / steps * total))
-        if time.perf_counter() - began > budget / 2:
-            break
-    return Timing(count, seconds, peak.taken(), time.perf_counter() - began)
+    steps = min(_STEPS, total) if now() - began < budget / 4 else 1
+    bare: list[float] = []
+    stepped: list[float] = []
+    while len(bare) < _REPEATS and (not bare or now() - began < budget / 2):
+        bare.append(_clocked(pack, lanes, 0))
+        stepped.append(_clocked(pack, lanes, steps))
+    step = max(0.0, min(stepped) - min(bare)) / steps
+    return Timing(count, min(bare) + step * total, peak.taken(), now() - began)
 
 
 def _clocked(pack: Pack, lanes: Sequence[Lane], steps: int) -> float:
     """Seconds of an epoch with so many steps."""
-    before = time.perf_counter()
+    now = _CLOCKS[pack.device.type]
+    before = now()
     pack.epoch(lanes, steps)
     if pack.device.type == "cuda":
         torch.cuda.synchronize(pack.device)
-    return time.perf_counter() - before
+    return now() - before
 
 
 def _throw_away(pack: Pack, number: int) -> Lane:
