@@ -33,7 +33,7 @@ def test_timings_are_kept_by_their_facts(tmp_path: Path) -> None:
     [
         b"{",
         b"[]",
-        b'{"facts": "other", "timings": []}',
+        b'{"facts": {}, "timings": [{"lanes": 1, "seconds": 1, "memory": 1, "spent": 1}]}',
         b'{"facts": {"batch": 16}, "timings": [{"lanes": 1}]}',
         b'{"facts": {"batch": 16}, "timings": [{"lanes": 1, "seconds": 0, "memory": 1, "spent": 1}]}',
         b'{"facts": {"batch": 16}, "timings": [{"lanes": "1", "seconds": 1, "memory": 1, "spent": 1}]}',
