@@ -32,11 +32,6 @@ def padded_rows(x: Tensor, dim: int) -> Tensor:
     return functional.pad(x, (0, 0) * (x.dim() - 1 - dim) + (0, lacking)) if lacking else x
 
 
-def padded_length(length: int) -> int:
-    """Utterances a dialogue is padded to: a power of two up to ROWS, then multiples of it."""
-    return 1 << (length - 1).bit_length() if length <= ROWS else up(length)
-
-
 def product(a: Tensor, b: Tensor, *, low_precision: bool) -> Tensor:
     """Batched matrix product [P, n, k] × [P, k, l]; in bfloat16 with a float32 result where `low_precision`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -37,6 +37,10 @@ class Lanes:
             fusion=torch.tensor([FUSIONS.index(c.fusion) for c in configurations], device=device),
         )
 
+    def part(self, which: slice) -> Lanes:
+        """The settings of some of the lanes."""
+        return Lanes(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
+
     def along(self, name: str, dimensions: int) -> Tensor:
         """The setting [P] shaped [P, 1, …] to broadcast over a tensor of that many dimensions."""
         value: Tensor = getattr(self, name)
@@ -58,10 +62,6 @@ class Output:
     logits: Tensor
     cos2: Tensor
     present: Tensor
-
-    def flat(self) -> Output:
-        """The same with dialogues and utterances [P, B, T, ..] as one axis [P, B·T, ..]."""
-        return Output(self.logits.flatten(1, 2), self.cos2.flatten(1, 2), self.present.flatten(1, 2))
 
 
 @dataclass(frozen=True)

@@ -71,4 +71,4 @@ class Dropout:
         broadcast = (-1,) + (1,) * (x.dim() - 1)
         threshold = (rate.double() * 65536 - 32768).round().to(torch.int16).view(broadcast)
         kept = lanes.view(x.shape) >= threshold
-        return x * torch.where(kept, (1 / (1 - rate)).view(broadcast), 0.0)
+        return x * (kept * (1 / (1 - rate)).view(broadcast).to(x.dtype))

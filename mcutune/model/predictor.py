@@ -19,6 +19,7 @@ from mcutune.model.checkpoint import FACTS, WEIGHTS, expect, read
 from mcutune.model.encoder import encode, make_encoder
 from mcutune.model.frozen import FrozenNetwork
 from mcutune.model.lanes import Lanes
+from mcutune.model.sequences import of_rows
 from mcutune.model.settings import settings
 from mcutune.model.trained import TrainedNetwork
 
@@ -142,19 +143,20 @@ class Predictor:
 
     @torch.no_grad()
     def _all(self, inputs: list[Tensor], have: Tensor, dialogue: Array, order: Array) -> Array:
-        blocks = torch.from_numpy(grouped(np.asarray(dialogue), np.asarray(order))[0])
+        blocks, dialogue_of = grouped(np.asarray(dialogue), np.asarray(order))
         if isinstance(self._network, FrozenNetwork):
             encoded = []
             for m, (encoder, x) in enumerate(zip(self._encoders, inputs, strict=True)):
-                encoded.append(encode(encoder, x, have[:, m], blocks))
+                encoded.append(encode(encoder, x, have[:, m], torch.from_numpy(blocks)))
             stacked = torch.stack(encoded)[None]
             result = self._network.all_combinations(self._params, inputs, stacked, self._lanes, [1])[0]
             return result.numpy()
         logits = torch.zeros(len(membership(len(self.dims))), len(have), self.classes)
-        for block in blocks.split(_DIALOGUES_AT_ONCE):
-            rows = block.clamp_min(0)
-            has = have[rows] & (block >= 0)[..., None]
-            part = self._network.all_combinations(self._params, [x[rows] for x in inputs], has, self._lanes)[0]
-            kept = (block >= 0).flatten()
-            logits[:, block.flatten()[kept]] = part[:, kept]
+        for first in range(0, len(blocks), _DIALOGUES_AT_ONCE):
+            block = blocks[first : first + _DIALOGUES_AT_ONCE]
+            rows = block[block >= 0]
+            some, lists = of_rows(inputs, rows, have.numpy(), dialogue_of)
+            logits[:, torch.from_numpy(rows)] = self._network.all_combinations(self._params, some, lists, self._lanes)[
+                0
+            ]
         return logits.numpy()

@@ -2,25 +2,34 @@
 
 Per modality: a projection, `depth` blocks of self-attention over the dialogue and an MLP (ratio 1, GELU). Adapters sit
 in the projections, both linears of every MLP (twice the rank), the fusion layer and the head. The shared path runs
-base, shared adapters and attention; the private path runs base and the private adapters of the combination, past the
-attention. Here, other than there: y = (1 − w) y_com + w y_char (E8; `fusion: sum` is theirs) and L_ort is trained.
+base, shared adapters and attention: W x + s B^com A^com x. The private path x' of the combination runs past the
+attention and takes the base output of the shared one, as there: W x + s B^i A^i x'. Here, other than there: a LayerNorm
+before attention and MLP, y = (1 − w) y_com + w y_char (E8; `fusion: sum` is theirs), and L_ort is trained.
+
+Nothing is computed for a modality that a row lacks: rows are a list without padding, and each modality has its own,
+shorter one (model/sequences.py).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mcutune.domain.combination import combinations, membership
-from mcutune.model.alignment import padded_indices, product
+from mcutune.domain.combination import membership
+from mcutune.model.alignment import padded_indices
 from mcutune.model.divergence import divergence
 from mcutune.model.lanes import Lanes, Output, pairs_of
 from mcutune.model.layout import Layout, Parameter
 from mcutune.model.losses import squared_cosine
 from mcutune.model.noise import Dropout
+from mcutune.model.sequences import Sequences
 
 MLP_RANK = 2  # the adapters of the block MLPs have twice the rank
+Mix = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""W x [P, n, W], x' [P, .., n, D], all private A [P, D, J, R] and B [P, J, R, W], s [P, 1, 1] → W x + s B^i A^i x'."""
 
 
 class TrainedNetwork:
@@ -30,21 +39,11 @@ class TrainedNetwork:
         self, dims: tuple[int, ...], classes: int, width: int, depth: int, heads: int, rank: int,
         *, low_precision: bool, device: torch.device,
     ) -> None:  # fmt: skip
-        self.dims, self.classes, self.width, self.depth, self.heads, self.rank = (
-            dims,
-            classes,
-            width,
-            depth,
-            heads,
-            rank,
-        )
-        self.low_precision = low_precision
+        self.dims, self.classes, self.width, self.depth = dims, classes, width, depth
+        self.heads, self.rank = heads, rank
+        self.kind = torch.bfloat16 if low_precision else None  # of what goes into and comes out of products
         self.member = torch.from_numpy(membership(len(dims)).copy()).to(device)  # [C, M]
         self.pairs = pairs_of(self.member)
-        lookup = torch.zeros(2 ** len(dims), dtype=torch.long)
-        for index, combination in enumerate(combinations(len(dims))):
-            lookup[combination.mask] = index
-        self._lookup = lookup.to(device)
         self.layout = Layout(tuple(self._parameters()))
 
     def _parameters(self) -> list[Parameter]:
@@ -56,9 +55,10 @@ class TrainedNetwork:
             for block in range(self.depth):
                 name = f"block.{m}.{block}"
                 parameters += [
-                    Parameter(f"{name}.norm", (2, 2, width), "ones"),
+                    *_norm_parameters(f"{name}.attention.norm", width),
                     Parameter(f"{name}.attention.weight", (width, 3 * width), "uniform", width),
                     Parameter(f"{name}.attention.bias", (3 * width,), "zeros"),
+                    *_norm_parameters(f"{name}.norm", width),
                     *_linear(f"{name}.up", width, width, slots, self.rank, MLP_RANK),
                     *_linear(f"{name}.down", width, width, slots, self.rank, MLP_RANK),
                 ]
@@ -71,155 +71,172 @@ class TrainedNetwork:
             Parameter("weight.bias", (1,), "zeros"),
         ]
 
-    def product(self, a: Tensor, b: Tensor) -> Tensor:
-        """[P, n, k] × [P, k, l] in the configured precision."""
-        return product(a, b, low_precision=self.low_precision)
+    def _low(self, x: Tensor) -> Tensor:
+        """x as products take it."""
+        return x if self.kind is None else x.to(self.kind)
 
-    def _base(self, params: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
-        return self.product(x, params[f"{name}.weight"]) + params[f"{name}.bias"][:, None]
+    def _high(self, x: Tensor) -> Tensor:
+        """What products gave, as the loss takes it."""
+        return x if self.kind is None else x.float()
 
-    def _shared(self, params: dict[str, Tensor], name: str, x: Tensor, lanes: Lanes, drop: Dropout | None) -> Tensor:
-        """W x + s B^com A^com x (E2) of x [P, n, D]."""
-        dropped = x if drop is None else drop(x, lanes.adapter_dropout, f"{name}.s")
-        inner = self.product(dropped, params[f"{name}.A"][:, :, 0])
-        return self._base(params, name, x) + self.product(inner, params[f"{name}.B"][:, 0]) * lanes.along("scale", 3)
+    def _plus(self, start: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """start + a × b, for a [P, n, k] and b [P, k, l]; start broadcasts."""
+        return torch.baddbmm(self._low(start), self._low(a), self._low(b))
 
-    def _private(
-        self, params: dict[str, Tensor], name: str, x: Tensor, chosen: Tensor, lanes: Lanes, drop: Dropout | None
-    ) -> Tensor:
-        """W x + s B^i A^i x (E1, with the April code's base term); chosen [P, n, slots − 1]: the pair of each row."""
-        dropped = x if drop is None else drop(x, lanes.adapter_dropout, f"{name}.p")
-        a, b = params[f"{name}.A"], params[f"{name}.B"]
-        inner = self.product(dropped, a[:, :, 1:].flatten(2)).unflatten(-1, (chosen.shape[-1], -1))
-        inner = (inner * chosen[..., None].to(inner.dtype)).flatten(2)
-        return self._base(params, name, x) + self.product(inner, b[:, 1:].flatten(1, 2)) * lanes.along("scale", 3)
+    def _norm(self, params: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+        """LayerNorm of x [P, .., W] by each lane's gain and offset [P, W], as products take it."""
+        gain, offset = params[f"{name}.gain"], params[f"{name}.offset"]
+        if len(x) == 1:
+            return self._low(functional.layer_norm(x, x.shape[-1:], gain[0], offset[0]))
+        shape = len(x), *(1,) * (x.dim() - 2), x.shape[-1]
+        return self._low(torch.addcmul(offset.view(shape), functional.layer_norm(x, x.shape[-1:]), gain.view(shape)))
 
-    def _attend(self, params: dict[str, Tensor], name: str, x: Tensor, keys: Tensor) -> Tensor:
-        """Self-attention over the dialogue of x [P, G, T, W]; keys [P·G, T]: utterances that can be attended to."""
-        lane_count, groups, length, width = x.shape
-        qkv = self.product(x.flatten(1, 2), params[f"{name}.weight"]) + params[f"{name}.bias"][:, None]
-        qkv = qkv.view(lane_count * groups, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=keys[:, None, None])
-        return mixed.transpose(1, 2).reshape(x.shape)
-
-    def _encode_shared(
-        self, params: dict[str, Tensor], m: int, x: Tensor, has: Tensor, lanes: Lanes, drop: Dropout | None
-    ) -> Tensor:
-        """Shared representation [P, G·T, W] of modality m from x [P, G, T, D] with has [P, G, T]."""
-        shape = x.shape[:3]
-        keys = has.flatten(0, 1)  # a dialogue without any gives zeros, which are never read
-        hidden = self._shared(params, f"enter.{m}", x.flatten(1, 2), lanes, drop)
-        for block in range(self.depth):
-            name = f"block.{m}.{block}"
-            normed = _norm(hidden, params[f"{name}.norm"][:, 0])
-            hidden = hidden + self._attend(params, f"{name}.attention", normed.view(*shape, -1), keys).flatten(1, 2)
-            inner = self._shared(params, f"{name}.up", _norm(hidden, params[f"{name}.norm"][:, 1]), lanes, drop)
-            hidden = hidden + self._shared(params, f"{name}.down", functional.gelu(inner), lanes, drop)
-        return hidden
-
-    def _encode_private(
-        self, params: dict[str, Tensor], m: int, x: Tensor, chosen: Tensor, lanes: Lanes, drop: Dropout | None
-    ) -> Tensor:
-        """Private representation [P, n, W] of modality m from x [P, n, D]; chosen [P, n, pairs]."""
-        hidden = self._private(params, f"enter.{m}", x, chosen, lanes, drop)
-        for block in range(self.depth):
-            name = f"block.{m}.{block}"
-            normed = _norm(hidden, params[f"{name}.norm"][:, 1])
-            inner = self._private(params, f"{name}.up", normed, chosen, lanes, drop)
-            hidden = hidden + self._private(params, f"{name}.down", functional.gelu(inner), chosen, lanes, drop)
-        return hidden
-
-    def _classify(
-        self,
-        params: dict[str, Tensor],
-        shared: Tensor,
-        private: Tensor,
-        chosen: Tensor,
-        lanes: Lanes,
+    def _linear(
+        self, params: dict[str, Tensor], name: str, shared: Tensor, private: Tensor, mix: Mix, lanes: Lanes,
         drop: Dropout | None,
-    ) -> Tensor:
-        """Logits [P, n, K] from concatenated R^f, R^s [P, n, M·W] (zeros where absent); chosen [P, n, C]."""
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """W x + s B^com A^com x (E2), and W x + s B^i A^i x' (E1, with the April code's base term).
 
-        def hidden(inner: Tensor, skip: Tensor, site: str) -> Tensor:
-            inner = torch.relu(inner)
-            return (inner if drop is None else drop(inner, lanes.dropout, site)) + skip
+        shared: x [P, n, D]; private: x' [P, .., n, D].
+        """
+        a, b = self._low(params[f"{name}.A"]), self._low(params[f"{name}.B"])
+        shared, private, scale = self._low(shared), self._low(private), self._low(lanes.along("scale", 3))
+        base = self._plus(params[f"{name}.bias"][:, None], shared, params[f"{name}.weight"])
+        dropped = shared if drop is None else drop(shared, lanes.adapter_dropout, f"{name}.s")
+        inner = torch.bmm(dropped, a[:, :, 0]) * scale
+        return torch.baddbmm(base, inner, b[:, 0]), mix(base, private, a[:, :, 1:], b[:, 1:], scale)
 
-        common = hidden(self._shared(params, "fusion", shared, lanes, drop), shared, "fusion.s.out")
-        own = hidden(self._private(params, "fusion", private, chosen, lanes, drop), private, "fusion.p.out")
-        y_common = self._shared(params, "head", common, lanes, drop)
-        y_characteristic = self._private(params, "head", own, chosen, lanes, drop)
-        weight = torch.sigmoid(self.product(own, params["weight.out"]) + params["weight.bias"][:, None])
-        return lanes.fuse(y_common, y_characteristic, weight)
+    def _mix_chosen(self, chosen: Tensor) -> Mix:
+        """The pair of each row: chosen [P, n, J] is one-hot. All are multiplied, which a narrow product hides."""
+        picked = self._low(chosen[..., None].to(torch.get_default_dtype()))
 
-    def forward(
-        self, params: dict[str, Tensor], inputs: list[Tensor], present: Tensor, lanes: Lanes, drop: Dropout
-    ) -> Output:
-        """One training pass. inputs[m] [P, G, T, D_m]; present [P, G, T, M]. Output axes [P, G, T, ..]."""
-        bits = 1 << torch.arange(len(self.dims), device=present.device)
-        row = self._lookup[(present * bits).sum(-1)].flatten(1)  # combination of each row, [P, G·T]
-        shared, private, cosines = [], [], []
-        for m, x in enumerate(inputs):
-            here = present[..., m].flatten(1)[..., None]
-            x = torch.where(present[..., m, None], x, 0.0)
-            s = self._encode_shared(params, m, x, present[..., m], lanes, drop)
-            p = self._encode_private(params, m, x.flatten(1, 2), self._chosen(m, row), lanes, drop)
-            cosines.append(squared_cosine(s, p))
-            shared.append(torch.where(here, s, 0.0))
-            private.append(torch.where(here, p, 0.0))
-        every = row[..., None] == torch.arange(len(self.member), device=row.device)
-        logits = self._classify(params, torch.cat(shared, -1), torch.cat(private, -1), every, lanes, drop)
-        shape = present.shape[1:3]
-        return Output(logits.unflatten(1, shape), torch.stack(cosines, -1).unflatten(1, shape), present)
+        def mix(base: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+            inner = torch.bmm(x, a.flatten(2)).unflatten(-1, a.shape[2:]) * (picked * scale[..., None])
+            return torch.baddbmm(base, inner.flatten(2), b.flatten(1, 2))
 
-    def _chosen(self, m: int, row: Tensor) -> Tensor:
-        """Which private pair [.., pairs] of modality m a row with combination row [..] uses; none where it lacks m."""
-        return self.pairs[m].slot[row][..., None] == torch.arange(1, 1 + self.pairs[m].count, device=row.device)
+        return mix
 
-    def _unimodal(
-        self, params: dict[str, Tensor], m: int, x: Tensor, has: Tensor, lanes: Lanes
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Shared [P, G·T, W] and every private [P, G·T, W] representation of modality m; x [G, T, D], has [G, T]."""
-        many = len(lanes.scale)
-        x = torch.where(has[..., None], x, 0.0).expand(many, -1, -1, -1)
-        shared = self._encode_shared(params, m, x, has.expand(many, -1, -1), lanes, None)
-        flat = x.flatten(1, 2)
-        row = self.pairs[m].combinations[:, None, None].expand(-1, many, flat.shape[1])
-        private = [self._encode_private(params, m, flat, self._chosen(m, one), lanes, None) for one in row]
+    def _mix_every(self, base: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+        """Every pair at once: x [P, J, n, D], or [P, 1, n, D] where all read the same."""
+        inner = torch.matmul(x, a.transpose(1, 2)) * scale[..., None]
+        start = base[:, None].expand(-1, b.shape[1], -1, -1)
+        return torch.baddbmm(start.flatten(0, 1), inner.flatten(0, 1), b.flatten(0, 1)).unflatten(0, start.shape[:2])
+
+    def _encode(
+        self, params: dict[str, Tensor], m: int, x: Tensor, rows: Sequences, mix: Mix, private: Tensor, lanes: Lanes,
+        drop: Dropout | None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Shared [P, n, W] and private [P, .., n, W] representations of modality m; x [P, n, D], private a view of it.
+
+        What runs along (shared, private) stays float32; only products and what is between two of them is not.
+        """
+        shared, private = self._linear(params, f"enter.{m}", x, private, mix, lanes, drop)
+        shared, private = self._high(shared), self._high(private)
+        for block in range(self.depth):
+            name = f"block.{m}.{block}"
+            normed = self._norm(params, f"{name}.attention.norm", shared)
+            qkv = self._plus(params[f"{name}.attention.bias"][:, None], normed, params[f"{name}.attention.weight"])
+            shared = shared + rows.attend(qkv, self.heads)
+            s, p = self._norm(params, f"{name}.norm", shared), self._norm(params, f"{name}.norm", private)
+            s, p = self._linear(params, f"{name}.up", s, p, mix, lanes, drop)
+            s, p = self._linear(params, f"{name}.down", functional.gelu(s), functional.gelu(p), mix, lanes, drop)
+            shared, private = shared + s, private + p
         return shared, private
 
-    @torch.no_grad()
-    def all_combinations(self, params: dict[str, Tensor], inputs: list[Tensor], has: Tensor, lanes: Lanes) -> Tensor:
-        """Logits [P, C, G·T, K] under every combination; inputs[m] [G, T, D_m], has [G, T, M] what rows have at all.
+    def forward(
+        self, params: dict[str, Tensor], inputs: list[Tensor], rows: list[Sequences], drawn: Tensor, lanes: Lanes,
+        drop: Dropout,
+    ) -> Output:  # fmt: skip
+        """One training pass. inputs[m] [P, n_m, D_m] of the rows that rows[m] lists; drawn [P, B]: combinations."""
+        shared, private, cosines = [], [], []
+        for m, x in enumerate(inputs):
+            slots = torch.arange(1, 1 + self.pairs[m].count, device=x.device)
+            chosen = self.pairs[m].slot[rows[m].taken(drawn)][..., None] == slots
+            s, p = self._encode(params, m, x, rows[m], self._mix_chosen(chosen), x, lanes, drop)
+            cosines.append(rows[m].spread(squared_cosine(s, p)[..., None])[..., 0])
+            shared.append(rows[m].spread(s))
+            private.append(rows[m].spread(p))
+        every = drawn[..., None] == torch.arange(len(self.member), device=drawn.device)
+        joined, own = torch.cat(shared, -1), torch.cat(private, -1)
+        mix = self._mix_chosen(every)
+        fused, characteristic = self._linear(params, "fusion", joined, own, mix, lanes, drop)
+        hidden = drop(torch.relu(fused), lanes.dropout, "fusion.s.out") + joined
+        apart = drop(torch.relu(characteristic), lanes.dropout, "fusion.p.out") + own
+        return Output(
+            self._classify(params, hidden, apart, mix, lanes, drop), torch.stack(cosines, -1), self.member[drawn]
+        )
 
-        Attention reads one modality only, so each modality is encoded once and shared by all combinations.
+    def _classify(
+        self, params: dict[str, Tensor], hidden: Tensor, apart: Tensor, mix: Mix, lanes: Lanes, drop: Dropout | None
+    ) -> Tensor:
+        """Logits [P, n, K] from the fusion layer's outputs [P, n, M·W], shared and private."""
+        y_common, y_characteristic = self._linear(params, "head", hidden, apart, mix, lanes, drop)
+        weight = torch.sigmoid(self._high(self._plus(params["weight.bias"][:, None], apart, params["weight.out"])))
+        return lanes.fuse(self._high(y_common), self._high(y_characteristic), weight)
+
+    def _unimodal(
+        self, params: dict[str, Tensor], m: int, x: Tensor, rows: Sequences, lanes: Lanes
+    ) -> tuple[Tensor, Tensor]:
+        """Shared [P, n, W] and every private [P, J, n, W] representation of modality m; x [n, D], the same for all."""
+        x = x.expand(len(lanes.scale), -1, -1)
+        return self._encode(params, m, x, rows, self._mix_every, x[:, None], lanes, None)
+
+    @torch.no_grad()
+    def all_combinations(
+        self, params: dict[str, Tensor], inputs: list[Tensor], rows: list[Sequences], lanes: Lanes
+    ) -> Tensor:
+        """Logits [P, C, B, K] under every combination; inputs[m] [n_m, D_m] of the rows that rows[m] lists.
+
+        Attention reads one modality only, so each modality is encoded once and shared by all combinations; so is what
+        the fusion layer's base takes of it.
         """
-        encoded = [self._unimodal(params, m, x, has[..., m], lanes) for m, x in enumerate(inputs)]
-        rows, zero = has.flatten(0, 1), torch.zeros_like(encoded[0][0])
+        encoded = []
+        for m, x in enumerate(inputs):
+            shared, private = self._unimodal(params, m, x, rows[m], lanes)
+            every = rows[m].spread(private.flatten(0, 1)).unflatten(0, private.shape[:2])
+            encoded.append((rows[m].spread(shared), every))
+        weights = self._low(params["fusion.weight"]).split(self.width, 1)
+        bases = [torch.bmm(self._low(s), w) for (s, _), w in zip(encoded, weights, strict=True)]
+        zero = torch.zeros_like(encoded[0][0])
         logits = []
         for c, member in enumerate(self.member.tolist()):
-            shared, private = [], []
-            for m, (s, p) in enumerate(encoded):
-                here = rows[:, m, None]
-                shared.append(torch.where(here, s, 0.0) if member[m] else zero)
-                private.append(torch.where(here, p[int(self.pairs[m].slot[c]) - 1], 0.0) if member[m] else zero)
-            every = torch.zeros(*zero.shape[:2], len(self.member), dtype=torch.bool, device=zero.device)
-            every[..., c] = True
-            logits.append(self._classify(params, torch.cat(shared, -1), torch.cat(private, -1), every, lanes, None))
+            joined = torch.cat([s if here else zero for (s, _), here in zip(encoded, member, strict=True)], -1)
+            slots = [int(pairs.slot[c]) - 1 for pairs in self.pairs]
+            own = [p[:, j] if here else zero for (_, p), j, here in zip(encoded, slots, member, strict=True)]
+            base = sum(b for b, here in zip(bases, member, strict=True) if here)
+            logits.append(self._combined(params, c, joined, torch.cat(own, -1), base, lanes))
         return torch.stack(logits, 1)
+
+    def _combined(
+        self, params: dict[str, Tensor], c: int, joined: Tensor, own: Tensor, base: Tensor | int, lanes: Lanes
+    ) -> Tensor:
+        """Logits [P, B, K] of combination c from R^f and R^s [P, B, M·W], and W R^f of the fusion layer."""
+        base = base + self._low(params["fusion.bias"])[:, None]
+        scale, a, b = self._low(lanes.along("scale", 3)), params["fusion.A"], params["fusion.B"]
+        shared, private = (torch.bmm(self._low(x), self._low(a[:, :, j])) for x, j in ((joined, 0), (own, 1 + c)))
+        hidden = torch.relu(self._plus(base, shared * scale, b[:, 0])) + joined
+        apart = torch.relu(self._plus(base, private * scale, b[:, 1 + c])) + own
+
+        def mix(base: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+            return torch.baddbmm(base, torch.bmm(x, a[:, :, c]) * scale, b[:, c])
+
+        return self._classify(params, hidden, apart, mix, lanes, None)
 
     @torch.no_grad()
     def divergences(
-        self, params: dict[str, Tensor], inputs: list[Tensor], has: Tensor, place: Tensor, lanes: Lanes, name: str
-    ) -> Tensor:
-        """[P, C]: the named divergence of private from shared, mean over modalities and over the rows at `place`."""
+        self, params: dict[str, Tensor], inputs: list[Tensor], rows: list[Sequences], wanted: Tensor, lanes: Lanes,
+        name: str,
+    ) -> Tensor:  # fmt: skip
+        """[P, C]: the named divergence of private from shared, mean over modalities and over the rows `wanted` [B]."""
         total = torch.zeros(len(lanes.scale), len(self.member), device=self.member.device)
         for m, x in enumerate(inputs):
-            shared, private = self._unimodal(params, m, x, has[..., m], lanes)
-            here = place[has[..., m].flatten()[place]]
-            kept, weight = padded_indices((here if len(here) else place).cpu().numpy(), place.device)
-            each = [(divergence(name, shared[:, kept], p[:, kept]) * weight).sum(1) for p in private]
-            total.index_add_(1, self.pairs[m].combinations, torch.stack(each, 1))
+            shared, private = self._unimodal(params, m, x, rows[m], lanes)
+            here = torch.nonzero(functional.pad(wanted, (0, 1))[rows[m].place[0]])[:, 0]
+            if not len(here):
+                continue  # nothing to tell apart
+            kept, weight = padded_indices(here.cpu().numpy(), x.device)
+            each = (divergence(name, shared[:, None, kept], private[:, :, kept]) * weight).sum(2)
+            total.index_add_(1, self.pairs[m].combinations, each)
         return total / self.member.sum(1)
 
 
@@ -232,6 +249,5 @@ def _linear(name: str, dim: int, width: int, slots: int, rank: int, factor: int)
     ]
 
 
-def _norm(x: Tensor, affine: Tensor) -> Tensor:
-    """LayerNorm of x [P, n, W] by each lane's affine [P, 2, W]: gain, and offset plus one (both start at one)."""
-    return functional.layer_norm(x, x.shape[-1:]) * affine[:, None, 0] + (affine[:, None, 1] - 1)
+def _norm_parameters(name: str, width: int) -> list[Parameter]:
+    return [Parameter(f"{name}.gain", (width,), "ones"), Parameter(f"{name}.offset", (width,), "zeros")]

@@ -23,7 +23,7 @@ from mcutune.errors import BadInput
 from mcutune.model.dpft import DPFT
 from mcutune.model.lanes import Lanes
 from mcutune.model.losses import orthogonality, task_loss
-from mcutune.model.noise import Place
+from mcutune.model.noise import Key, Place
 from mcutune.training.config import SHAPE_KEYS, configuration
 from mcutune.training.lane import Lane
 from mcutune.training.optim import LaneOptimizer, Vectors
@@ -85,10 +85,8 @@ class Pack:
             losses += self._step(lanes, optimizer, settings, plan, step)
         if self.group is not None:
             distributed.all_reduce(losses, group=self.group)
-        params = self.program.layout.views(optimizer.flat.detach())
         finite = (torch.isfinite(losses) & torch.isfinite(optimizer.flat.detach()).all(1)).tolist()
-        scores = self._scores(params, settings, lanes)
-        jsd = self.program.divergences(params, settings, self.shape.divergence).double().cpu().numpy()
+        scores, jsd = self._measured(optimizer.flat.detach(), settings, lanes)
         means = (losses / plan.steps).tolist()
         reports: dict[int, LaneEpoch | LaneFailure] = {}
         for p, lane in enumerate(lanes):
@@ -117,31 +115,59 @@ class Pack:
 
     def _step(self, lanes: Sequence[Lane], optimizer: LaneOptimizer, settings: Lanes, plan: Plan, step: int) -> Tensor:
         """One gradient step of every lane; returns the loss [P] (of this rank's rows, where data-parallel)."""
-        views = self.program.layout.views(optimizer.flat.detach())
-        for view in views.values():
-            view.requires_grad_()
         keys = [(self.start.search_seed, lane.seed, int(Place.DROPOUT), lane.epoch, step, plan.rank) for lane in lanes]
-        batch = plan.batch(step, self.device)
-        output = self.program.forward(views, batch, settings, keys)
-        loss = task_loss(output.logits, batch.target, batch.weight)
-        apart = orthogonality(output.cos2, batch.share, settings.absolute)
-        total = loss + settings.beta * apart
-        gradients = torch.autograd.grad(total.sum(), list(views.values()))
-        for place, gradient in zip(self.program.layout.views(optimizer.gradient).values(), gradients, strict=True):
-            place.copy_(gradient)
+        parts = self._parts(len(lanes))
+        losses = [
+            self._gradients(
+                optimizer, settings.part(part), plan if len(parts) == 1 else plan.of(part), keys[part], step, part
+            )
+            for part in parts
+        ]
         if self.group is not None:
             distributed.all_reduce(optimizer.gradient, group=self.group)
         optimizer.step()
+        return torch.cat(losses)
+
+    def _gradients(
+        self, optimizer: LaneOptimizer, settings: Lanes, plan: Plan, keys: Sequence[Key], step: int, part: slice
+    ) -> Tensor:
+        """Put the gradients of some lanes where the optimizer reads them; returns their losses."""
+        views = self.program.layout.views(optimizer.flat[part].detach())
+        for view in views.values():
+            view.requires_grad_()
+        batch = plan.batch(step, self.device)
+        output = self.program.forward(views, batch, settings, keys)
+        loss = task_loss(output.logits, batch.target, batch.weight)
+        total = loss + settings.beta * orthogonality(output.cos2, batch.share, settings.absolute)
+        gradients = torch.autograd.grad(total.sum(), list(views.values()))
+        for place, gradient in zip(
+            self.program.layout.views(optimizer.gradient[part]).values(), gradients, strict=True
+        ):
+            place.copy_(gradient)
         return total.detach()
 
-    def _scores(self, params: dict[str, Tensor], settings: Lanes, lanes: Sequence[Lane]) -> Any:
-        """The metric [P, C] on validation under every measured combination."""
-        logits = self.program.validation_logits(params, settings, [lane.seed for lane in lanes])
+    def _parts(self, count: int) -> list[slice]:
+        """The lanes that go through the program together."""
+        size = self.program.lanes_at_once or count
+        return [slice(p, min(p + size, count)) for p in range(0, count, size)]
+
+    def _measured(self, flat: Tensor, settings: Lanes, lanes: Sequence[Lane]) -> tuple[Any, Any]:
+        """The metric on validation under every measured combination, and DPFT's divergences, both [P, C]."""
+        scores, apart = [], []
+        for part in self._parts(len(lanes)):
+            params, some = self.program.layout.views(flat[part]), settings.part(part)
+            logits = self.program.validation_logits(params, some, [lane.seed for lane in lanes[part]])
+            scores.append(self._scores(logits))
+            apart.append(self.program.divergences(params, some, self.shape.divergence).double().cpu().numpy())
+        return np.concatenate(scores), np.concatenate(apart)
+
+    def _scores(self, logits: Tensor) -> Any:
+        """The metric [P, C] of logits [P, C, n, K] on validation under every measured combination."""
         if self.resident.data.task is Task.CLASSIFICATION:
             predicted = logits.argmax(-1).cpu().numpy()
         else:
             predicted = logits[..., 0].cpu().numpy()
-        result = np.empty((len(lanes), len(self.measured)))
+        result = np.empty((len(logits), len(self.measured)))
         for j, c in enumerate(self.measured):
             left = self._effective[c]
             rows = np.flatnonzero(left >= 0)

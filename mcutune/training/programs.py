@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mcutune.model.alignment import ROWS, padded_indices, padded_length, up
+from mcutune.model.alignment import padded_indices
 from mcutune.model.divergence import divergence
 from mcutune.model.frozen import FrozenNetwork
 from mcutune.model.lanes import Lanes, Output
 from mcutune.model.layout import Layout
 from mcutune.model.noise import Dropout, Key
+from mcutune.model.sequences import Sequences, of_rows, sequences
 from mcutune.model.trained import TrainedNetwork
 from mcutune.training.config import Configuration
 from mcutune.training.plan import Batch
@@ -30,6 +31,7 @@ class Program(Protocol):
 
     layout: Layout
     member: Tensor
+    lanes_at_once: int | None  # that go through `forward` together; None for all
 
     def forward(self, params: dict[str, Tensor], batch: Batch, lanes: Lanes, keys: Sequence[Key]) -> Output:
         """A training pass over a batch; keys: what each lane's dropout noise depends on."""
@@ -51,6 +53,7 @@ class FrozenProgram:
             low_precision=shape.precision == "bfloat16", device=resident.target.device,
         )  # fmt: skip
         self.layout, self.member = self.network.layout, self.network.member
+        self.lanes_at_once: int | None = None
         self._seeds: dict[int, int] = {}
         self._outputs = torch.zeros(0)  # [S·N, M, W]
         device = resident.target.device
@@ -102,45 +105,41 @@ class TrainedProgram:
 
     def __init__(self, shape: Configuration, resident: Resident, max_rank: int, encoded: Encoded) -> None:
         self.resident = resident
+        device = resident.target.device
         self.network = TrainedNetwork(
             resident.dims, resident.outputs, shape.width, shape.depth, shape.heads, max(_LEAST_RANK, max_rank),
-            low_precision=shape.precision == "bfloat16", device=resident.target.device,
+            low_precision=shape.precision == "bfloat16", device=device,
         )  # fmt: skip
         self.layout, self.member = self.network.layout, self.network.member
+        # Its products are wide enough to fill a CPU alone. There, one lane after the other needs no padding to the
+        # longest neighbour, which would cost time and change the bits of sums over rows.
+        self.lanes_at_once: int | None = 1 if device.type == "cpu" else None
 
     def forward(self, params: dict[str, Tensor], batch: Batch, lanes: Lanes, keys: Sequence[Key]) -> Output:
-        inputs = [x[batch.rows].unflatten(1, (-1, batch.length)) for x in self.resident.inputs]
-        there = batch.there.unflatten(1, (-1, batch.length))
-        present = self.member[batch.drawn].unflatten(1, (-1, batch.length)) & there[..., None]
-        drop = Dropout(keys, batch.rows.device)
-        return self.network.forward(params, inputs, present, lanes, drop).flat()
+        device = batch.rows.device
+        rows = [sequences(batch.present[..., m], batch.dialogue, device) for m in range(len(self.resident.inputs))]
+        inputs = [x[r.taken(batch.rows)] for r, x in zip(rows, self.resident.inputs, strict=True)]
+        return self.network.forward(params, inputs, rows, batch.drawn, lanes, Dropout(keys, device))
 
-    def _dialogues(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Dialogues [G, T] that hold these rows (−1: padding), and each row's place in the flattened table [n]."""
-        held = np.unique(self.resident.dialogue_of[rows])
-        block = self.resident.dialogues[held]
-        longer = padded_length(block.shape[1])
-        missing = (up(len(block), max(1, ROWS // longer)) - len(block), longer - block.shape[1])
-        block = np.pad(block, ((0, missing[0]), (0, missing[1])), constant_values=-1)
-        place = np.full(len(self.resident.own), -1)
-        place[block[block >= 0]] = np.flatnonzero(block.ravel() >= 0)
-        device = self.member.device
-        return torch.from_numpy(block).to(device), torch.from_numpy(place[rows]).to(device)
+    def _dialogues(self, wanted: np.ndarray) -> tuple[np.ndarray, list[Tensor], list[Sequences]]:
+        """All rows [B] of the dialogues that hold the wanted ones, in order; inputs and lists of each modality."""
+        block = self.resident.dialogues[np.unique(self.resident.dialogue_of[wanted])]
+        rows = block[block >= 0]
+        return rows, *of_rows(self.resident.inputs, rows, self.resident.data.presence, self.resident.dialogue_of)
 
     @torch.no_grad()
     def validation_logits(self, params: dict[str, Tensor], lanes: Lanes, seeds: Sequence[int]) -> Tensor:
-        block, place = self._dialogues(self.resident.validation)
-        has = self.resident.presence[block.clamp_min(0)] & (block >= 0)[..., None]
-        inputs = [x[block.clamp_min(0)] for x in self.resident.inputs]
-        logits = self.network.all_combinations(params, inputs, has, lanes)  # [P, C, G·T, K]
-        return logits[:, :, place]
+        rows, inputs, lists = self._dialogues(self.resident.validation)
+        logits = self.network.all_combinations(params, inputs, lists, lanes)  # [P, C, B, K]
+        place = np.full(len(self.resident.own), -1)
+        place[rows] = np.arange(len(rows))
+        return logits[:, :, torch.from_numpy(place[self.resident.validation]).to(logits.device)]
 
     @torch.no_grad()
     def divergences(self, params: dict[str, Tensor], lanes: Lanes, name: str) -> Tensor:
-        block, place = self._dialogues(self.resident.probe)
-        has = self.resident.presence[block.clamp_min(0)] & (block >= 0)[..., None]
-        inputs = [x[block.clamp_min(0)] for x in self.resident.inputs]
-        return self.network.divergences(params, inputs, has, place, lanes, name)
+        rows, inputs, lists = self._dialogues(self.resident.probe)
+        wanted = torch.from_numpy(np.isin(rows, self.resident.probe)).to(self.member.device)
+        return self.network.divergences(params, inputs, lists, wanted, lanes, name)
 
 
 PROGRAMS: dict[str, Callable[[Configuration, Resident, int, Encoded], Program]] = {

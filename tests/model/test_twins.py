@@ -1,12 +1,17 @@
 """The packed model against its slow twin: values and gradients, over skewed and uniform mixtures of combinations."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
+from mcutune.domain.combination import combinations
 from mcutune.model.frozen import FrozenNetwork
-from mcutune.model.lanes import FUSIONS, Lanes
+from mcutune.model.lanes import FUSIONS, Lanes, Output
 from mcutune.model.losses import orthogonality, task_loss
 from mcutune.model.noise import Dropout
+from mcutune.model.sequences import of_rows, sequences
 from mcutune.model.trained import TrainedNetwork
 from tests.reference.mcla import frozen_loss, frozen_row, trained_dialogue
 
@@ -94,8 +99,31 @@ def test_all_combinations_equals_row_by_row(dims):
                 torch.testing.assert_close(fast[p, c, n], slow, rtol=1e-4, atol=1e-5)
 
 
+def run_trained(network, views, inputs, present, settings, padded=True):
+    """Output of inputs[m] [P, G, T, D] with present [P, G, T, M]; lanes together with padding, or one after another."""
+    lanes, groups, length = present.shape[:3]
+    bits = 1 << torch.arange(present.shape[-1])
+    lookup = {c.mask: i for i, c in enumerate(combinations(present.shape[-1]))}
+    drawn = torch.tensor([lookup[int(mask)] for mask in (present * bits).sum(-1).flatten()]).view(lanes, -1)
+    dialogue = np.repeat(np.arange(groups), length)[None]
+    outputs = []
+    for p in [slice(0, lanes)] if padded else [slice(p, p + 1) for p in range(lanes)]:
+        flags = present[p].flatten(1, 2).numpy()
+        many = np.repeat(dialogue, len(flags), 0)
+        lists = [sequences(flags[..., m], many, CPU) for m in range(len(inputs))]
+        assert all((one.blocks is None) == (len(flags) == 1) for one in lists)
+        given = []
+        for x, one in zip(inputs, lists, strict=True):
+            rows = torch.nn.functional.pad(x[p].flatten(1, 2), (0, 0, 0, 1))
+            given.append(torch.stack([r[i] for r, i in zip(rows, one.place, strict=True)]))
+        some = {name: view[p] for name, view in views.items()}
+        outputs.append(network.forward(some, given, lists, drawn[p], settings.part(p), no_drop(len(flags))))
+    return Output(*(torch.cat([getattr(o, f) for o in outputs]) for f in ("logits", "cos2", "present")))
+
+
 @pytest.mark.parametrize("fusion", ["adaptive", "sum"])
-def test_trained_values_and_gradients_equal_the_slow_twin(fusion):
+@pytest.mark.parametrize("padded", [True, False])
+def test_trained_values_and_gradients_equal_the_slow_twin(fusion, padded):
     lanes, groups, length, dims, depth, heads = 2, 2, 4, (5, 3, 4), 2, 2
     network = TrainedNetwork(dims, 3, 8, depth, heads, 2, low_precision=False, device=CPU)
     settings = lanes_of(lanes, fusion)
@@ -104,7 +132,8 @@ def test_trained_values_and_gradients_equal_the_slow_twin(fusion):
     present = torch.rand(lanes, groups, length, 3, generator=generator) < 0.6
     present[..., 0] |= ~present.any(-1)
     views = {name: v.clone().requires_grad_() for name, v in filled(network, lanes).items()}
-    out = network.forward(views, inputs, present, settings, no_drop(lanes))
+    out = run_trained(network, views, inputs, present, settings, padded)
+    out = replace(out, logits=out.logits.unflatten(1, (groups, length)))
     weights = torch.sin(torch.arange(out.logits.numel(), dtype=torch.float32)).view(out.logits.shape)
     packed = torch.autograd.grad((out.logits * weights).sum(), list(views.values()), allow_unused=True)
     for p in range(lanes):
@@ -150,7 +179,7 @@ def test_a_padded_rank_is_the_true_rank_in_float64(kind):
             logits = network_forward(network, views, inputs, encoded, drawn, settings)
         else:
             present = network.member[drawn][:, None]
-            logits = network.forward(views, [x[:, None] for x in inputs], present, settings, no_drop(lanes)).logits
+            logits = run_trained(network, views, [x[:, None] for x in inputs], present, settings).logits
         gradients = torch.autograd.grad((logits**2).sum(), list(views.values()), allow_unused=True)
         gradients = [torch.zeros_like(v) if g is None else g for g, v in zip(gradients, views.values(), strict=True)]
         whole = torch.cat([g.flatten(1) for g in gradients], 1)
@@ -173,23 +202,27 @@ def test_trained_all_combinations_equals_forward():
     settings = lanes_of(lanes)
     generator = torch.Generator().manual_seed(3)
     inputs = [torch.randn(groups, length, d, generator=generator) for d in dims]
-    has = torch.ones(groups, length, 3, dtype=torch.bool)
+    rows, dialogue = np.arange(groups * length), np.repeat(np.arange(groups), length)
+    flat = [x.flatten(0, 1) for x in inputs]
     views = filled(network, lanes)
-    fast = network.all_combinations(views, inputs, has, settings)
+    fast = network.all_combinations(
+        views, *of_rows(flat, rows, np.ones((len(rows), 3), dtype=bool), dialogue), settings
+    )
     for c, member in enumerate(network.member):
         present = member.expand(lanes, groups, length, 3)
         many = [x.expand(lanes, -1, -1, -1) for x in inputs]
-        slow = network.forward(views, many, present, settings, no_drop(lanes)).flat().logits
+        slow = run_trained(network, views, many, present, settings).logits
         torch.testing.assert_close(fast[:, c], slow, rtol=1e-4, atol=1e-4)
 
 
-def test_a_dialogue_without_a_modality_stays_finite():
+@pytest.mark.parametrize("padded", [True, False])
+def test_a_dialogue_without_a_modality_stays_finite(padded):
     network = TrainedNetwork((5, 3), 3, 16, 1, 2, 2, low_precision=False, device=CPU)
     views = {name: v.clone().requires_grad_() for name, v in filled(network, 1).items()}
     inputs = [torch.randn(1, 2, 4, d, generator=torch.Generator().manual_seed(5)) for d in (5, 3)]
     present = torch.ones(1, 2, 4, 2, dtype=torch.bool)
     present[0, 1, :, 0] = False
-    out = network.forward(views, inputs, present, lanes_of(1), no_drop(1))
+    out = run_trained(network, views, inputs, present, lanes_of(1), padded)
     gradients = torch.autograd.grad(out.logits.square().sum(), list(views.values()), allow_unused=True)
     assert torch.isfinite(out.logits).all()
     assert all(g is None or torch.isfinite(g).all() for g in gradients)

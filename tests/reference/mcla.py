@@ -49,14 +49,53 @@ def frozen_loss(params, x, encoded, drawn, target, scale, beta, fusion, absolute
     return torch.stack(losses).mean() + beta * torch.stack(cosines).mean()
 
 
-def linear(params, name, x, slot, scale):
+def linear(params, name, x, slot, scale, adapted=None):
+    """W x + s B A x; with `adapted` the adapter reads that instead, as on a private path."""
     a, b = params[f"{name}.A"], params[f"{name}.B"]
-    return x @ params[f"{name}.weight"] + params[f"{name}.bias"] + scale * (x @ a[:, slot]) @ b[slot]
+    read = x if adapted is None else adapted
+    return x @ params[f"{name}.weight"] + params[f"{name}.bias"] + scale * (read @ a[:, slot]) @ b[slot]
 
 
-def norm(x, affine):
+def norm(params, name, x):
     centred = x - x.mean()
-    return centred / torch.sqrt((centred**2).mean() + 1e-5) * affine[0] + affine[1] - 1
+    return centred / torch.sqrt((centred**2).mean() + 1e-5) * params[f"{name}.gain"] + params[f"{name}.offset"]
+
+
+def attention(qkv, heads, attended):
+    """What each of T utterances takes from those attended to; qkv: T vectors [3 W]."""
+    width = len(qkv[0]) // 3
+    size = width // heads
+    mixed = []
+    for own in qkv:
+        pieces = []
+        for h in range(heads):
+            part = slice(h * size, (h + 1) * size)
+            scores = [own[:width][part] @ qkv[u][width : 2 * width][part] / size**0.5 for u in attended]
+            weights = torch.stack(scores).softmax(0)
+            pieces.append(sum(w * qkv[u][2 * width :][part] for w, u in zip(weights, attended, strict=True)))
+        mixed.append(torch.cat(pieces))
+    return mixed
+
+
+def modality(params, m, x, here, slots, scale, depth, heads):
+    """Shared and private of the utterances that have modality m; slots: the private slot of each utterance."""
+    shared = {t: linear(params, f"enter.{m}", x[t], 0, scale) for t in here}
+    private = {t: linear(params, f"enter.{m}", x[t], slots[t], scale, x[t]) for t in here}
+    for block in range(depth):
+        name = f"block.{m}.{block}"
+        qkv = [
+            norm(params, f"{name}.attention.norm", shared[t]) @ params[f"{name}.attention.weight"]
+            + params[f"{name}.attention.bias"]
+            for t in here
+        ]
+        for t, mixed in zip(here, attention(qkv, heads, range(len(here))), strict=True):
+            h, p = shared[t] + mixed, private[t]
+            n_h, n_p = norm(params, f"{name}.norm", h), norm(params, f"{name}.norm", p)
+            i_h = torch.nn.functional.gelu(linear(params, f"{name}.up", n_h, 0, scale))
+            i_p = torch.nn.functional.gelu(linear(params, f"{name}.up", n_h, slots[t], scale, n_p))
+            shared[t] = h + linear(params, f"{name}.down", i_h, 0, scale)
+            private[t] = p + linear(params, f"{name}.down", i_h, slots[t], scale, i_p)
+    return shared, private
 
 
 def trained_dialogue(params, x, present, scale, depth, heads, fusion):
@@ -65,55 +104,20 @@ def trained_dialogue(params, x, present, scale, depth, heads, fusion):
     every = combinations(many)
     rows = [next(i for i, c in enumerate(every) if c.modalities() == tuple(present[t].nonzero()[:, 0].tolist()))
             for t in range(length)]  # fmt: skip
-    shared, private = [], []
+    found = []
     for m in range(many):
-        here = [t for t in range(length) if present[t, m]]
-        attended = here or list(range(length))
-        values = [x[m][t] if present[t, m] else torch.zeros_like(x[m][t]) for t in range(length)]
-        hidden = [linear(params, f"enter.{m}", v, 0, scale) for v in values]
-        for block in range(depth):
-            name = f"block.{m}.{block}"
-            normed = [norm(h, params[f"{name}.norm"][0]) for h in hidden]
-            qkv = [n @ params[f"{name}.attention.weight"] + params[f"{name}.attention.bias"] for n in normed]
-            width = len(hidden[0])
-            size = width // heads
-            mixed = []
-            for t in range(length):
-                pieces = []
-                for h in range(heads):
-                    part = slice(h * size, (h + 1) * size)
-                    q = qkv[t][:width][part]
-                    weights = torch.stack([q @ qkv[u][width : 2 * width][part] / size**0.5 for u in attended]).softmax(
-                        0
-                    )
-                    pieces.append(sum(w * qkv[u][2 * width :][part] for w, u in zip(weights, attended, strict=True)))
-                mixed.append(torch.cat(pieces))
-            hidden = [h + a for h, a in zip(hidden, mixed, strict=True)]
-            inner = [linear(params, f"{name}.up", norm(h, params[f"{name}.norm"][1]), 0, scale) for h in hidden]
-            hidden = [h + linear(params, f"{name}.down", torch.nn.functional.gelu(i), 0, scale)
-                      for h, i in zip(hidden, inner, strict=True)]  # fmt: skip
         with_m = [i for i, c in enumerate(every) if m in c]
-        own = []
-        for t in range(length):
-            if not present[t, m]:
-                own.append(torch.zeros_like(hidden[t]))
-                continue
-            slot = 1 + with_m.index(rows[t])
-            p = linear(params, f"enter.{m}", x[m][t], slot, scale)
-            for block in range(depth):
-                name = f"block.{m}.{block}"
-                up = linear(params, f"{name}.up", norm(p, params[f"{name}.norm"][1]), slot, scale)
-                p = p + linear(params, f"{name}.down", torch.nn.functional.gelu(up), slot, scale)
-            own.append(p)
-        shared.append([h if present[t, m] else torch.zeros_like(h) for t, h in enumerate(hidden)])
-        private.append(own)
+        here = [t for t in range(length) if present[t, m]]
+        slots = {t: 1 + with_m.index(rows[t]) for t in here}
+        found.append(modality(params, m, x[m], here, slots, scale, depth, heads))
+    nothing = torch.zeros_like(params["enter.0.bias"])
     logits = []
     for t in range(length):
-        f_s, f_p = torch.cat([s[t] for s in shared]), torch.cat([p[t] for p in private])
+        f_s, f_p = (torch.cat([each[kind].get(t, nothing) for each in found]) for kind in (0, 1))
         common = torch.relu(linear(params, "fusion", f_s, 0, scale)) + f_s
-        own = torch.relu(linear(params, "fusion", f_p, 1 + rows[t], scale)) + f_p
+        own = torch.relu(linear(params, "fusion", f_s, 1 + rows[t], scale, f_p)) + f_p
         y_common = linear(params, "head", common, 0, scale)
-        y_own = linear(params, "head", own, 1 + rows[t], scale)
+        y_own = linear(params, "head", common, 1 + rows[t], scale, own)
         w = torch.sigmoid(own @ params["weight.out"] + params["weight.bias"])
         logits.append({"adaptive": (1 - w) * y_common + w * y_own, "sum": y_common + y_own}[fusion])
     return torch.stack(logits)
