@@ -42,10 +42,10 @@ def complete_pass(folder: Path) -> Pass:
             here = torch.ones(len(dialogue), dtype=torch.bool)
             encoded = [encode(e, x, here, dialogues) for e, x in zip(encoders, inputs, strict=True)]
             return _frozen(tensors, inputs, encoded, c)
-        rows = dialogues.clamp_min(0)
-        logits = inputs[0].new_zeros(len(dialogue), len(tensors["head.bias"]))
         kept = dialogues >= 0
-        logits[dialogues[kept]] = _trained(tensors, [x[rows] for x in inputs], kept, c)[kept]
+        rows = dialogues[kept]
+        logits = inputs[0].new_zeros(len(dialogue), len(tensors["head.bias"]))
+        logits[rows] = _trained(tensors, [x[rows] for x in inputs], kept.sum(1).tolist(), c)
         return logits
 
     return work
@@ -80,34 +80,40 @@ def _frozen(p: dict[str, Tensor], inputs: list[Tensor], encoded: list[Tensor], c
     return (1 - weight) * common + weight * both[:, :classes]
 
 
-def _trained(p: dict[str, Tensor], inputs: list[Tensor], there: Tensor, c: SimpleNamespace) -> Tensor:
-    """Logits [G, T, K] of inputs[m] [G, T, D_m], there [G, T]."""
+def _trained(p: dict[str, Tensor], inputs: list[Tensor], lengths: list[int], c: SimpleNamespace) -> Tensor:
+    """Logits [N, K] of inputs[m] [N, D_m], one dialogue of those lengths after the other, without padding."""
 
-    def linear(name: str, x: Tensor, slot: int) -> Tensor:
-        adapted = _product(_product(x, p[f"{name}.A"][:, slot], c), p[f"{name}.B"][slot], c)
-        return _product(x, p[f"{name}.weight"], c) + p[f"{name}.bias"] + c.scale * adapted
+    def linear(name: str, x: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """The shared path, and the private one of the last slot: the complete combination's."""
+        base, a, b = _product(x, p[f"{name}.weight"], c) + p[f"{name}.bias"], p[f"{name}.A"], p[f"{name}.B"]
+        shared, private = (c.scale * _product(_product(y, a[:, s], c), b[s], c) for y, s in ((x, 0), (own, -1)))
+        return base + shared, base + private
 
-    def norm(x: Tensor, affine: Tensor) -> Tensor:
-        return functional.layer_norm(x, x.shape[-1:], affine[0], affine[1] - 1)
+    def norm(name: str, x: Tensor) -> Tensor:
+        return functional.layer_norm(x, x.shape[-1:], p[f"{name}.gain"], p[f"{name}.offset"])
 
-    def encoded(m: int, x: Tensor, slot: int) -> Tensor:
-        hidden = linear(f"enter.{m}", x, slot)
+    def attended(name: str, x: Tensor) -> Tensor:
+        qkv = _product(norm(f"{name}.norm", x), p[f"{name}.weight"], c) + p[f"{name}.bias"]
+        mixed = []
+        for part in qkv.split(lengths):
+            q, k, v = part.unflatten(-1, (3, c.heads, -1)).permute(1, 2, 0, 3)[:, None]
+            mixed.append(functional.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).flatten(1))
+        return torch.cat(mixed)
+
+    def encoded(m: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        shared, own = linear(f"enter.{m}", x, x)
         for block in range(c.depth):
             name = f"block.{m}.{block}"
-            if slot == 0:
-                normed, weight = norm(hidden, p[f"{name}.norm"][0]), p[f"{name}.attention.weight"]
-                qkv = _product(normed, weight, c) + p[f"{name}.attention.bias"]
-                q, k, v = qkv.unflatten(-1, (3, c.heads, -1)).permute(2, 0, 3, 1, 4)
-                mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=there[:, None, None])
-                hidden = hidden + mixed.transpose(1, 2).flatten(2)
-            inner = functional.gelu(linear(f"{name}.up", norm(hidden, p[f"{name}.norm"][1]), slot))
-            hidden = hidden + linear(f"{name}.down", inner, slot)
-        return hidden
+            shared = shared + attended(f"{name}.attention", shared)
+            inner = linear(f"{name}.up", norm(f"{name}.norm", shared), norm(f"{name}.norm", own))
+            more = linear(f"{name}.down", functional.gelu(inner[0]), functional.gelu(inner[1]))
+            shared, own = shared + more[0], own + more[1]
+        return shared, own
 
-    def fused(slot: int) -> Tensor:
-        joined = torch.cat([encoded(m, x, slot) for m, x in enumerate(inputs)], -1)
-        return torch.relu(linear("fusion", joined, slot)) + joined
-
-    common, own = fused(0), fused(-1)
+    every = [encoded(m, x) for m, x in enumerate(inputs)]
+    joined, private = (torch.cat([one[path] for one in every], -1) for path in (0, 1))
+    fused = linear("fusion", joined, private)
+    common, own = torch.relu(fused[0]) + joined, torch.relu(fused[1]) + private
     weight = torch.sigmoid(own @ p["weight.out"] + p["weight.bias"])
-    return (1 - weight) * linear("head", common, 0) + weight * linear("head", own, -1)
+    heads = linear("head", common, own)
+    return (1 - weight) * heads[0] + weight * heads[1]

@@ -8,11 +8,10 @@ reads one, the same for the whole batch. A training batch keeps each modality wi
 seven evaluation passes. The number of parameters that was logged follows from this to the last one: attention has
 biases, no output projection and no norm before it; three heads and two weight layers exist that no output reads.
 
-Ours differs in two places that cannot coincide: a LayerNorm before attention and MLP, and private paths that apply W to
-their own x^i. `norm` and `own_base` put these in, for the test alone: then `out` equals our TrainedNetwork with
-`fusion: sum`. What only training has (dropout's numbers, one combination a batch, L_ort) is not tested. Where a fact is
-missing the cheaper reading is taken (dropout after the fusion layer alone, torch's own attention kernel), so as not to
-beat a straw man.
+Ours differs in one place that cannot coincide: a LayerNorm before attention and MLP. `norm` puts it in, for the test
+alone: then `out` equals our TrainedNetwork with `fusion: sum`. What only training has (dropout's numbers, one
+combination a batch, L_ort) is not tested. Where a fact is missing the cheaper reading is taken (dropout after the
+fusion layer alone, torch's own attention kernel), so as not to beat a straw man.
 """
 
 from __future__ import annotations
@@ -48,13 +47,12 @@ def no_norm(width: int) -> nn.Module:
 class AdaptedLinear(nn.Module):
     """A linear layer with adapters: slot 0 is the shared one, slot 1 + i that of private path i.
 
-    A starts as torch's linear layers do, B at zero. `own_base`: private paths apply W to their own input, as ours do.
+    A starts as torch's linear layers do, B at zero.
     """
 
-    def __init__(self, inputs: int, outputs: int, rank: int, own_base: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, rank: int) -> None:
         super().__init__()
         slots = 1 + len(PATHS)
-        self.own_base = own_base
         self.base = nn.Linear(inputs, outputs)
         self.down = nn.ModuleList(nn.Linear(inputs, rank, bias=False) for _ in range(slots))
         self.up = nn.ModuleList(nn.Linear(rank, outputs, bias=False) for _ in range(slots))
@@ -69,19 +67,19 @@ class AdaptedLinear(nn.Module):
         found = []
         for slot, x in zip(slots, paths, strict=True):
             inner = self.down[slot](x if slot else self.drop(x))
-            found.append((self.base(x) if self.own_base and slot else base) + self.up[slot](inner))
+            found.append(base + self.up[slot](inner))
         return found
 
 
 class Block(nn.Module):
     """Self-attention over the dialogue and an MLP, each with a residual; private paths pass the MLP alone."""
 
-    def __init__(self, norm: Norm, own_base: bool) -> None:
+    def __init__(self, norm: Norm) -> None:
         super().__init__()
         self.before_attention, self.before_mlp = norm(HIDDEN), norm(HIDDEN)
         self.attention = nn.Linear(HIDDEN, 3 * HIDDEN)
-        self.up = AdaptedLinear(HIDDEN, HIDDEN, MLP_RANK, own_base)
-        self.down = AdaptedLinear(HIDDEN, HIDDEN, MLP_RANK, own_base)
+        self.up = AdaptedLinear(HIDDEN, HIDDEN, MLP_RANK)
+        self.down = AdaptedLinear(HIDDEN, HIDDEN, MLP_RANK)
 
     def forward(self, paths: list[Tensor], keys: Tensor) -> list[Tensor]:
         """The paths [B, T, hidden], the shared one first; keys [B, T]: what can be attended to."""
@@ -100,15 +98,13 @@ class Block(nn.Module):
 class Published(nn.Module):
     """The model. dims: D of audio, text, video; outputs: classes, or 1 for a value."""
 
-    def __init__(
-        self, dims: tuple[int, ...], outputs: int, *, depth: int = DEPTH, norm: Norm = no_norm, own_base: bool = False
-    ) -> None:
+    def __init__(self, dims: tuple[int, ...], outputs: int, *, depth: int = DEPTH, norm: Norm = no_norm) -> None:
         super().__init__()
         fused = len(dims) * HIDDEN
-        self.enter = nn.ModuleList(AdaptedLinear(dim, HIDDEN, RANK, own_base) for dim in dims)
-        self.blocks = nn.ModuleList(nn.ModuleList(Block(norm, own_base) for _ in range(depth)) for _ in dims)
-        self.fusion = AdaptedLinear(fused, fused, RANK, own_base)
-        self.head = AdaptedLinear(fused, outputs, RANK, own_base)
+        self.enter = nn.ModuleList(AdaptedLinear(dim, HIDDEN, RANK) for dim in dims)
+        self.blocks = nn.ModuleList(nn.ModuleList(Block(norm) for _ in range(depth)) for _ in dims)
+        self.fusion = AdaptedLinear(fused, fused, RANK)
+        self.head = AdaptedLinear(fused, outputs, RANK)
         self.drop = nn.Dropout(DROPOUT)
         self.unread_heads = nn.ModuleList(nn.Linear(HIDDEN, outputs) for _ in dims)
         self.unread_weights = nn.ModuleList(nn.Linear(fused, 1) for _ in range(2))

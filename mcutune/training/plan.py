@@ -100,14 +100,14 @@ class Plan:
 
     def _mine(self, values: npt.NDArray[Any], ends: Rows) -> npt.NDArray[Any]:
         """Every world-th unit of values [P, B, ..], from the rank-th on, padded to as many rows in all lanes."""
-        kept = [
-            np.concatenate([np.arange(a, b) for a, b in list(pairwise(lane))[self.rank :: self.world]] or [[]])
-            for lane in ends.tolist()
-        ]
+        kept = []
+        for lane in ends.tolist():
+            units = list(pairwise(lane))[self.rank :: self.world]
+            kept.append([row for begin, end in units for row in range(begin, end)])
         most = up(max(1, *map(len, kept)))
         result = np.zeros((len(values), most, *values.shape[2:]), values.dtype)
         for p, places in enumerate(kept):
-            result[p, : len(places)] = values[p, places.astype(np.int64)]
+            result[p, : len(places)] = values[p, places]
         return result
 
 

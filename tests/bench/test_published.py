@@ -11,6 +11,7 @@ from bench.baselines import published
 from bench.baselines.published import COMBINATIONS, PATHS, AdaptedLinear, Dialogues, Published
 from mcutune.domain.combination import combinations
 from mcutune.model.lanes import Lanes
+from mcutune.model.sequences import of_rows
 from mcutune.model.trained import TrainedNetwork
 from mcutune.training.config import configuration
 
@@ -34,7 +35,7 @@ def pair(request, monkeypatch):
     """The published form with what ours has besides, and our network with the same weights."""
     monkeypatch.setattr(published, "HIDDEN", 16)
     torch.manual_seed(0)
-    theirs = Published(DIMS, CLASSES, depth=request.param, norm=_norm, own_base=True).eval()
+    theirs = Published(DIMS, CLASSES, depth=request.param, norm=_norm).eval()
     for name, parameter in theirs.named_parameters():
         if ".up." in name and "base" not in name:
             nn.init.normal_(parameter, std=0.3)  # adapters start at zero, which would hide them
@@ -60,8 +61,11 @@ def _weights(theirs: Published, ours: TrainedNetwork) -> dict[str, torch.Tensor]
             linear(f"enter.{m}", theirs.enter[m], inside)
             for number, block in enumerate(theirs.blocks[m]):
                 name = f"block.{m}.{number}"
-                for i, norm in enumerate((block.before_attention, block.before_mlp)):
-                    views[f"{name}.norm"][0, i] = torch.stack([norm.weight, norm.bias + 1])
+                for part, norm in (
+                    (f"{name}.attention.norm", block.before_attention),
+                    (f"{name}.norm", block.before_mlp),
+                ):
+                    views[f"{part}.gain"][0], views[f"{part}.offset"][0] = norm.weight, norm.bias
                 views[f"{name}.attention.weight"][0] = block.attention.weight.T
                 views[f"{name}.attention.bias"][0] = block.attention.bias
                 linear(f"{name}.up", block.up, inside)
@@ -83,22 +87,16 @@ def test_it_gives_what_ours_gives_under_every_combination(pair):
     theirs, ours, weights = pair
     inputs, there = _inputs()
     lanes = Lanes.of([configuration({"encoder": "trained", "fusion": "sum"})], torch.device("cpu"))
-    found = ours.all_combinations(weights, inputs, there[..., None].expand(-1, -1, 3), lanes)[0]
+    rows = np.flatnonzero(there.flatten())
+    dialogue = np.repeat(np.arange(len(there)), there.shape[1])
+    flat = [x.flatten(0, 1) for x in inputs]
+    given = of_rows(flat, rows, np.ones((len(dialogue), 3), dtype=bool), dialogue)
+    found = ours.all_combinations(weights, *given, lanes)[0]
     for c, combination in enumerate(combinations(3)):
         kept = tuple(int(m in combination) for m in range(3))
         present = there[..., None] & torch.tensor(kept, dtype=torch.bool)
         expected = theirs(inputs, present, PATHS.index(kept))
-        torch.testing.assert_close(found[c][there.flatten()], expected[there], rtol=1e-4, atol=1e-5)
-
-
-@torch.no_grad()
-def test_with_its_own_base_private_paths_read_the_shared_input():
-    """What the published form does where ours cannot: W of the shared input, on every path."""
-    torch.manual_seed(0)
-    layer = AdaptedLinear(5, 4, 2, own_base=False).eval()
-    paths = [torch.randn(3, 5) for _ in range(1 + len(PATHS))]
-    for slot, (x, y) in enumerate(zip(paths, layer(paths), strict=True)):
-        torch.testing.assert_close(y, layer.base(paths[0]) + layer.up[slot](layer.down[slot](x)))
+        torch.testing.assert_close(found[c], expected[there], rtol=1e-4, atol=1e-5)
 
 
 def test_training_lowers_its_loss_and_every_row_is_evaluated():
