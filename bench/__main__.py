@@ -21,6 +21,7 @@ GROUPS: tuple[str, ...] = (
     "gpu",
     "overhead",
     "whole_search",
+    "scale",
 )
 
 

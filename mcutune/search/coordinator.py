@@ -274,8 +274,10 @@ class Coordinator:
     def _store(self, pack: str, result: LaneResult) -> None:
         """Checkpoint first, then the fact that it is there."""
         study = self._studies[result.lane.fold]
+        weights = checkpoint = None
         try:
-            weights, checkpoint = write_checkpoint(self.plan.folder, result.lane, result.files)
+            if result.files:
+                weights, checkpoint = write_checkpoint(self.plan.folder, result.lane, result.files)
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise Damaged(f"a checkpoint cannot be written: {error}", hint="check the disk") from error

@@ -179,7 +179,7 @@ class StudyRecord:
 
     @property
     def settled(self) -> int:
-        return min(self.running, default=len(self.trials))
+        return next(iter(self.running), len(self.trials))  # trials begin in the order of their numbers
 
     @cached_property
     def default(self) -> dict[str, Any]:

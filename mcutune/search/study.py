@@ -62,10 +62,12 @@ class Study:
         self.record = record
         self.fold = record.row.fold
         self.exhausted = False
-        self._put = put
+        self._record = put
         self._proposals = Proposals(space, space.search_seed)
         self._results: list[Result] = []
         self._live: dict[int, Live] = {}
+        self._touched = set(record.running)  # trials of which something was said since they were last looked at
+        self._waiting: set[int] = set()  # trials that something said of another one may move
         self._known: dict[bytes, int] = {}  # configuration -> the first trial that has it
         self._inside = 0  # distinct configurations that lie in the space
         self._labels = Modalities(record.modalities)
@@ -191,13 +193,27 @@ class Study:
     # What follows
 
     def settle(self, proposing: bool = True) -> None:
-        """Draw every conclusion the facts allow: rungs, ends of trials, new trials."""
+        """Draw every conclusion the facts allow: rungs, ends of trials, new trials.
+
+        Only trials are looked at to which something new was said, and those that wait for others.
+        """
         moved = True
         while moved:
+            numbers, self._touched = sorted(self._touched | self._waiting), set()
             moved = False
-            for number in sorted(self.record.running):
-                moved |= self._settle_trial(self.record.running[number])
+            for number in numbers:
+                if (trial := self.record.running.get(number)) is not None:
+                    moved |= self._settle_trial(trial)
+                self._note_waiting(number)
             moved |= proposing and self._propose()
+
+    def _note_waiting(self, number: int) -> None:
+        """Whether a trial that was just looked at waits for another one: at a rung, or for what it repeats."""
+        trial = self.record.running.get(number)
+        if trial is not None and (trial.repeats is not None or self.live(number).next_rung in trial.reached):
+            self._waiting.add(number)
+        else:
+            self._waiting.discard(number)
 
     def begin(self, lanes: int) -> None:
         """Start trials beyond the lag for about so many lanes, as long as their proposals look at no results.
@@ -284,6 +300,11 @@ class Study:
         self._put(TrialRow(self.fold, trial.number, state.value, digest=digest, **facts))
         self._live.pop(trial.number, None)
         self._learn(trial)
+
+    def _put(self, row: Row) -> None:
+        self._record(row)
+        if isinstance(row, TrialRow | LaneRow | EpochRow):
+            self._touched.add(row.number if isinstance(row, TrialRow) else row.trial)
 
     def _propose(self) -> bool:
         """Start the next trial if the lag allows it."""

@@ -1,0 +1,255 @@
+"""What a trial costs the coordinator and the ledger, and that it does not grow with the trials before it.
+
+Packs are simulated: their lanes measure at once what they are asked for. Coordinator, ledger, files and syncs are the
+real ones, in one process. Results carry no checkpoint: its cost is the same for every trial, and the disk's.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import time
+from array import array
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from bench.rows import Row, median_seconds
+from mcutune.domain.task import Task
+from mcutune.domain.trial import LaneEpoch, LaneId, LaneOrder, LaneResult, Orders, Verdict
+from mcutune.search.coordinator import Coordinator
+from mcutune.search.ledger import DATABASE, open_ledger
+from mcutune.search.proposals import BLOCK, WINDOW
+from mcutune.search.run_folder import Plan
+from mcutune.search.space_file import load_space
+from mcutune.search.summary import status
+
+MODALITIES = ("audio", "text", "video")
+COMBINATIONS = 7
+SPACE = """\
+parameters:
+  rank: {role: scientific, values: [1, 2, 4, 8, 16]}
+  beta: {role: scientific, low: 1e-6, high: 1, log: true}
+  dropout: {role: nuisance, low: 0, high: 0.5}
+"""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A search to be simulated: `at_once` of its `packs` live at a time. `warm`: trials before the first tenth."""
+
+    name: str
+    keys: str
+    trials: int
+    packs: int
+    at_once: int
+    lanes: int
+    warm: int = 0
+
+
+def variants(quick: bool) -> list[Variant]:
+    """What is measured; every variant keeps its shape in the quick form."""
+    much = 2_000 if quick else 100_000
+    packs = 20 if quick else 1_000
+    lag = 128 if quick else 1024
+    plain, rungs = "fixed: {epochs: 2}\nrungs: none\n", "fixed: {epochs: 9}\nrungs: {first: 1, eta: 3}\n"
+    warm = WINDOW + BLOCK
+    return [
+        Variant("random", f"{plain}sampler: random\nlag: {lag}\n", much, packs, lag // 64, 64),
+        Variant("random, all packs at once", f"{plain}sampler: random\nlag: {8 * packs}\n", much // 5, packs, packs, 8),
+        Variant("random, eta 3", f"{rungs}sampler: random\nlag: 128\n", much // 5, packs // 5, 2, 64),
+        Variant("tpe", f"{plain}sampler: tpe\n", warm + (BLOCK if quick else 10 * BLOCK), packs // 10, 2, 8, warm),
+    ]
+
+
+@dataclass
+class Pack:
+    """One simulated pack: it takes `quota` lanes, and is over when they have ended."""
+
+    name: str
+    capacity: int
+    quota: int
+    taken: int = 0
+    joined: bool = False
+    lanes: dict[LaneId, LaneOrder] = field(default_factory=dict)
+    at: dict[LaneId, int] = field(default_factory=dict)
+    parked: set[LaneId] = field(default_factory=set)
+    epochs: list[LaneEpoch] = field(default_factory=list)
+    results: list[LaneResult] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        return self.taken >= self.quota and not self.lanes and not self.results
+
+    def free(self) -> int:
+        """How many lanes it asks for."""
+        return min(self.capacity - len(self.lanes) + len(self.parked), self.quota - self.taken)
+
+    def obey(self, orders: Orders) -> int:
+        """Do what was ordered, and have the next words ready; how many lanes ended."""
+        self.epochs, self.results, ended = [], [], 0
+        self.taken += len(orders.start)
+        for lane in list(self.lanes):
+            verdict = orders.verdicts.get(lane, Verdict.CONTINUE)
+            self.parked.discard(lane)
+            if verdict is Verdict.CONTINUE:
+                self._train(lane)
+            elif verdict is Verdict.PARK:
+                self.parked.add(lane)
+            else:
+                order, epoch = self.lanes.pop(lane), self.at.pop(lane)
+                ended += 1
+                if verdict is Verdict.FINISH:
+                    self.results.append(LaneResult(lane, order.attempt, epoch, {}))
+        for order in orders.start:
+            self.lanes[order.lane], self.at[order.lane] = order, 0
+            self._train(order.lane)
+        self.joined = self.joined and not orders.done
+        return ended
+
+    def _train(self, lane: LaneId) -> None:
+        self.at[lane] += 1
+        self.epochs.append(measured(self.lanes[lane], self.at[lane]))
+
+
+def measured(order: LaneOrder, epoch: int) -> LaneEpoch:
+    """What a lane measures in an epoch: its last one is its best, as its result says."""
+    quality = 0.5 - 0.02 * abs(order.configuration["rank"] - 4) + 0.01 * order.configuration["dropout"] + 0.01 * epoch
+    noise = (order.lane.trial * 2_654_435_761 % 1_000_003) / 1e7
+    scores = tuple(quality + noise + 0.001 * c for c in range(COMBINATIONS))
+    even = (1 / COMBINATIONS,) * COMBINATIONS
+    return LaneEpoch(order.lane, order.attempt, epoch, scores, 1 / epoch, even, scores)
+
+
+@dataclass
+class Played:
+    """What a simulated search took. `calls`: seconds of every word; `ended`: lanes that had ended after it."""
+
+    calls: array[float] = field(default_factory=lambda: array("d"))
+    ended: array[int] = field(default_factory=lambda: array("q"))
+
+    def per_trial(self, first: int, last: int) -> float:
+        """Milliseconds of the coordinator for each of the trials from first to last."""
+        inside = [call for call, ended in zip(self.calls, self.ended, strict=True) if first < ended <= last]
+        return 1e3 * math.fsum(inside) / (last - first)
+
+    def quantile(self, share: float) -> float:
+        """Milliseconds of a word, in which `share` of all words were answered."""
+        return 1e3 * sorted(self.calls)[min(int(share * len(self.calls)), len(self.calls) - 1)]
+
+
+def play(coordinator: Coordinator, variant: Variant) -> Played:
+    """The whole search, packs taking turns."""
+    found = Played()
+    quota = -(-variant.trials // variant.packs)
+    packs: list[Pack] = []
+    begun = ended = 0
+    while not coordinator.done:
+        packs = [pack for pack in packs if not pack.over]
+        while len(packs) < variant.at_once:
+            packs.append(Pack(f"pack-{begun}", variant.lanes, quota))
+            begun += 1
+        for pack in packs:
+            before = time.perf_counter()
+            orders = said(coordinator, pack)
+            found.calls.append(time.perf_counter() - before)
+            ended += pack.obey(orders)
+            found.ended.append(ended)
+    return found
+
+
+def said(coordinator: Coordinator, pack: Pack) -> Orders:
+    """The coordinator's answer to what a pack has to say."""
+    if not pack.joined:
+        pack.joined = coordinator.join(pack.name, pack.capacity, "node", "cpu") is not None
+    if not pack.joined:
+        return Orders({})
+    orders = coordinator.advance(pack.name, pack.epochs, [], pack.results, pack.free())
+    if pack.taken == pack.quota and not pack.lanes:
+        coordinator.lost(pack.name, "its node was given back")
+    return orders
+
+
+def measure(quick: bool) -> list[Row]:
+    """All rows of all variants."""
+    return [row for variant in variants(quick) for row in measure_variant(variant)]
+
+
+def measure_variant(variant: Variant) -> list[Row]:
+    """One simulated search on a new run folder, and that folder read again."""
+    with tempfile.TemporaryDirectory(prefix="mcutune-scale-") as parent:
+        home, folder = os.environ.get("MCUTUNE_HOME"), Path(parent, "run")
+        os.environ["MCUTUNE_HOME"] = parent
+        try:
+            sync = 1e3 * sync_seconds(Path(parent))
+            coordinator = Coordinator(plan_of(folder, variant))
+            memory = [resident()]
+            played = play(coordinator, variant)
+            memory.append(resident())
+            coordinator.close()
+        finally:
+            os.environ.pop("MCUTUNE_HOME")
+            if home is not None:
+                os.environ["MCUTUNE_HOME"] = home
+        del coordinator
+        return rows_of(variant, folder, played, memory, sync)
+
+
+def rows_of(variant: Variant, folder: Path, played: Played, memory: list[float], sync: float) -> list[Row]:
+    """The figures of a variant."""
+    trials, name = variant.trials, variant.name
+    size = sum(path.stat().st_size for path in folder.glob(f"{DATABASE}*"))
+    tenth = (trials - variant.warm) // 10
+    early = played.per_trial(variant.warm, variant.warm + tenth)
+    late = played.per_trial(trials - tenth, trials)
+    shape = f"{trials:,} trials, {variant.packs:,} packs of {variant.lanes} lanes, {variant.at_once:,} at once"
+    share = early / late
+    opening = median_seconds(lambda: open_ledger(folder)[0].close(), repeats=3)
+    looking = 1e3 * median_seconds(lambda: status(folder), repeats=3)
+    p99 = played.quantile(0.99)
+    large = trials == 100_000
+    return [
+        Row("scale", f"{name}: a trial", played.per_trial(0, trials), "ms", note=f"simulated: {shape}"),
+        Row("scale", f"{name}: a commit, median", played.quantile(0.5), "ms", note=f"two syncs of {sync:.2f} ms each"),
+        Row("scale", f"{name}: a commit, p99", p99, "ms", goal="< 50 ms", met=p99 < 50),
+        Row(
+            "scale", f"{name}: a trial of the last tenth", late, "ms", share, "of the first", early,
+            goal="≥ 0.8 ×", met=share >= 0.8,
+            note=f"after the first {variant.warm:,} trials, which fill its window" if variant.warm else "",
+        ),
+        Row("scale", f"{name}: ledger, a trial", size / trials, "bytes"),
+        Row("scale", f"{name}: opening the ledger, verified", opening, "s", goal="< 1 s" if large else "",
+            met=opening < 1 if large else None),
+        Row("scale", f"{name}: mcutune status", looking, "ms", note="summary of the closed run, start of Python apart"),
+        Row("scale", f"{name}: memory of the process", memory[1], "MiB", note=f"{memory[0]:.0f} MiB at its start"),
+    ]  # fmt: skip
+
+
+def plan_of(folder: Path, variant: Variant) -> Plan:
+    """A run of the variant on data of which only the names matter."""
+    path = folder.parent / "space.yaml"
+    path.write_text(f"{SPACE}{variant.keys}trials: {variant.trials}\n")
+    return Plan(folder, load_space(str(path)), ("1",), data_of, "simulated")
+
+
+def data_of(fold: str) -> Any:
+    """What the coordinator asks of a fold's data."""
+    return SimpleNamespace(
+        fold=fold, modalities=MODALITIES, task=Task.CLASSIFICATION, table_hash="none", split_hash="none"
+    )
+
+
+def sync_seconds(folder: Path) -> float:
+    """Of a small write and its sync on this disk."""
+    descriptor = os.open(folder / "sync", os.O_CREAT | os.O_WRONLY)
+    try:
+        return median_seconds(lambda: (os.pwrite(descriptor, b"x" * 128, 0), os.fdatasync(descriptor)), repeats=50)
+    finally:
+        os.close(descriptor)
+
+
+def resident() -> float:
+    """MiB of memory that this process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
