@@ -1,10 +1,11 @@
 """The ledger of a run on disk: the only truth about a search.
 
 `ledger.db` is SQLite (WAL, synchronous FULL), written by one process. Rows are only ever inserted: a state change is a
-new row, so there is nothing to update, nothing to lose, and the chain has one direction. One sequence numbers the rows
-of all tables. Commit n carries SHA-256(hash of commit n − 1, its own facts, its rows), so that every row is chained; a
-commit is what a pack gets acknowledged, the smallest thing that can be there or not. `ledger.head` holds number and
-hash of the last commit and is synced before any acknowledgement: SQLite alone loses a cut WAL without a word.
+new row, so there is nothing to update, nothing to lose, and the chain has one direction. A commit is what a pack gets
+acknowledged, the smallest thing that can be there or not: one row of the database, with its facts in it (commits.py).
+Commit n carries SHA-256(hash of commit n − 1, its facts), so that every fact is chained. The tables of facts (studies,
+trials, lanes, rungs, epochs, events) are views, for whoever asks in SQL. `ledger.head` holds number and hash of the
+last commit and is synced before any acknowledgement: SQLite alone loses a cut WAL without a word.
 
 On opening, the whole chain is recomputed. The database may be one commit ahead of the head (a crash between the two
 writes); anything else is damage: nothing is written, and search/rewind.py goes back to the last good commit.
@@ -16,61 +17,46 @@ import contextlib
 import errno
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
 
+from mcutune.domain.trial import State
 from mcutune.errors import BadInput, Damaged, NoResources
 from mcutune.files import replacing
+from mcutune.search.commits import GENESIS, Commit, encoded, is_kept
 from mcutune.search.head import HEAD, Head, read_head
-from mcutune.search.records import TABLES, Records, Row
+from mcutune.search.records import TABLES, EpochRow, Records, Row, StudyRow, TrialRecord, TrialRow
 
 DATABASE = "ledger.db"
-_VERSION = 1
+_VERSION = 2
 SYNCHRONOUS = "FULL"
-GENESIS = sha256(b"mcutune ledger").digest()
-_SQL_TYPES = {str: "TEXT", int: "INTEGER", float: "REAL", bytes: "BLOB"}
-_ONCE = {  # what may exist only once: the terminal state of a trial or lane, above all
-    "studies": "fold",
-    "trials": "fold, number, state = 'running'",
-    "lanes": "fold, trial, seed, CASE state WHEN 'running' THEN attempt ELSE 0 END",
-    "rungs": "fold, trial, epoch",
-    "epochs": "fold, trial, seed, epoch",
-}
 _HINT = "nothing was written; `mcutune doctor` shows what can be saved"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-
-Entry = tuple[int, str, Row]  # (sequence, table, row)
+_FACTS = "number INTEGER PRIMARY KEY, at TEXT, elapsed REAL, gpu REAL, epochs INTEGER, since INTEGER"
+_CHAIN = """SELECT number, at, elapsed, gpu, epochs, since, CAST(kept AS BLOB), CAST(steps AS BLOB), hash FROM commits
+WHERE number BETWEEN ? AND ? ORDER BY number"""
+_LARGEST = 2**63 - 1
 
 
 class NoSpace(NoResources):
     """The disk is full: what was to be written is still in memory, and can be written when there is room."""
 
 
-class Commit(NamedTuple):
-    """The facts of a commit. `until`: sequence number of its last row. `elapsed`, `gpu`: seconds searched so far."""
+Begun = dict[tuple[str, int], int]  # fold and number of the running trials -> the commit of their first row
 
-    number: int = 0
-    until: int = 0
-    at: str = ""
-    elapsed: float = 0.0
-    gpu: float = 0.0
 
-    def link(self, before: bytes, entries: Sequence[Entry]) -> bytes:
-        """The chain's next hash. `ascii` of str, int, float, bytes and None is the same in every Python."""
-        digest = sha256(before)
-        digest.update(ascii(tuple(self)).encode())
-        for sequence, table, row in entries:
-            digest.update(ascii((sequence, table, *row)).encode())
-        return digest.digest()
+def _note(begun: Begun, row: TrialRow, commit: int) -> None:
+    if row.state == State.RUNNING.value:
+        begun[row.fold, row.number] = commit
+    elif begun.pop((row.fold, row.number), None) is None:
+        raise ValueError(f"trial {row.number} of fold {row.fold} is not running, so it cannot be {row.state}")
 
 
 class Ledger:
     """The writer. Made by `open_ledger`, under the run's lock."""
 
-    def __init__(self, folder: Path, last: Commit, hash_: bytes, acknowledged: int) -> None:
+    def __init__(self, folder: Path, last: Commit, hash_: bytes, acknowledged: int, begun: Begun) -> None:
         self.last = last
         self.hash = hash_
         self._folder = folder
@@ -78,6 +64,7 @@ class Ledger:
         self._head = Head(folder)
         self._acknowledged = acknowledged
         self._file = _identity(folder)
+        self._begun = begun
         self._outbox: list[Row] = []
 
     @property
@@ -86,7 +73,9 @@ class Ledger:
         return bool(self._outbox) or self._acknowledged != self.last.number
 
     def put(self, row: Row) -> None:
-        """Add a row to the next commit."""
+        """Add a row to the next commit. Raises ValueError for the end of a trial that is not running."""
+        if isinstance(row, TrialRow):
+            _note(self._begun, row, self.last.number + 1)
         self._outbox.append(row)
 
     def commit(self, elapsed: float, gpu: float = 0.0) -> None:
@@ -105,13 +94,19 @@ class Ledger:
                 self._acknowledged = self.last.number
 
     def _append(self, elapsed: float, gpu: float) -> None:
-        names = {kind: table for table, kind in TABLES.items()}
-        start = self.last.until + 1
-        entries = [(start + index, names[type(row)], row) for index, row in enumerate(self._outbox)]
-        at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        commit = Commit(self.last.number + 1, entries[-1][0], at, elapsed, gpu)
-        hash_ = commit.link(self.hash, entries)
-        insert(self._connection, commit, hash_, entries)
+        number = self.last.number + 1
+        commit = Commit(
+            number=number,
+            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            elapsed=float(elapsed),
+            gpu=float(gpu),
+            epochs=self.last.epochs + sum(isinstance(row, EpochRow) for row in self._outbox),
+            since=next(iter(self._begun.values()), number + 1),
+            kept=encoded(row for row in self._outbox if is_kept(row)),
+            steps=encoded(row for row in self._outbox if not is_kept(row)),
+        )
+        hash_ = commit.link(self.hash)
+        insert(self._connection, commit, hash_)
         self.last, self.hash = commit, hash_
         self._outbox.clear()
 
@@ -120,16 +115,13 @@ class Ledger:
         self._head.close()
 
 
-def insert(connection: sqlite3.Connection, commit: Commit, hash_: bytes, entries: Sequence[Entry]) -> None:
-    """One transaction: a commit and its rows, or nothing."""
+def insert(connection: sqlite3.Connection, commit: Commit, hash_: bytes) -> None:
+    """One transaction: a commit, or nothing."""
     cursor = connection.cursor()
     cursor.execute("BEGIN IMMEDIATE")
     try:
-        for table, kind in TABLES.items():
-            marks = ", ".join("?" * (len(kind._fields) + 1))
-            rows = [(sequence, *row) for sequence, name, row in entries if name == table]
-            cursor.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
-        cursor.execute("INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?)", (*commit, hash_))
+        facts = (*commit[:-2], commit.kept.decode(), commit.steps.decode(), hash_)
+        cursor.execute("INSERT INTO commits VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", facts)
         cursor.execute("COMMIT")
     except BaseException:
         with contextlib.suppress(sqlite3.Error):
@@ -144,24 +136,24 @@ def open_ledger(folder: Path) -> tuple[Ledger, Records]:
     """
     path = folder / DATABASE
     head = read_head(folder)
-    records = Records()
+    records = Records(partial=True)
     with failures_of(folder):
         if not path.exists():
             if head is not None and head[0]:
                 raise Damaged(f"{path} is gone, but {head[0]} commits were acknowledged", hint="restore it")
             create(path)
-        last, hash_ = _verified(path, records)
+        last, hash_, begun = _verified(path, records)
         behind = last.number - (head[0] if head else 0)
         if behind not in (0, 1) or (behind == 0 and head and last.number and head[1] != hash_):
             acknowledged = f"{head[0]} were acknowledged" if head else f"{HEAD} is gone"
             raise Damaged(f"{path} ends at commit {last.number}, but {acknowledged}", hint=_HINT)
-        ledger = Ledger(folder, last, hash_, last.number - behind)
+        ledger = Ledger(folder, last, hash_, last.number - behind, begun)
     ledger.commit(last.elapsed)  # a head that is one behind is written now
     return ledger, records
 
 
 def read_ledger(folder: Path, *, keep: bool = False) -> tuple[Records, Commit]:
-    """The sum of a ledger's rows as of now, verified; another process may be writing. `keep`: with all epochs.
+    """The sum of a ledger's rows as of now, verified; another process may be writing. `keep`: with all lanes, epochs.
 
     Raises BadInput where there is no ledger, Damaged where it is damaged.
     """
@@ -169,86 +161,98 @@ def read_ledger(folder: Path, *, keep: bool = False) -> tuple[Records, Commit]:
     if not path.exists():
         raise BadInput(f"{folder} has no search", hint="`mcutune search` makes one")
     head = read_head(folder)
-    records = Records(keep=keep)
+    records = Records(keep=keep, partial=not keep)
     with failures_of(folder):
-        last, _ = _verified(path, records)
+        last, _, _ = _verified(path, records)
     if head is not None and head[0] > last.number:
         raise Damaged(f"{path} ends at commit {last.number}, but {head[0]} were acknowledged", hint=_HINT)
     return records, last
 
 
-def _verified(path: Path, records: Records) -> tuple[Commit, bytes]:
+def _verified(path: Path, records: Records) -> tuple[Commit, bytes, Begun]:
+    """The last commit, its hash, and what runs. Raises Damaged."""
     with contextlib.closing(connect(path, read_only=True)) as connection:
-        connection.execute("BEGIN")  # one snapshot for all tables
+        connection.execute("BEGIN")  # one snapshot for all that is read
         return replay(connection, records, path)
 
 
-def replay(connection: sqlite3.Connection, records: Records, path: Path) -> tuple[Commit, bytes]:
-    """Verify the chain and add up all rows; the last commit and its hash. Raises Damaged."""
+def replay(connection: sqlite3.Connection, records: Records, path: Path) -> tuple[Commit, bytes, Begun]:
+    """Verify the whole chain and add up its rows: all kept ones, and the steps that the records want."""
     last, hash_ = Commit(), GENESIS
+    ends: dict[tuple[str, int], int] = {}
+    begun: Begun = {}
     try:
-        for commit, link, entries in chain(connection, path):
-            for _, _, row in entries:
+        since = 1 if records.keep else _since(connection, _LARGEST)
+        for commit, link in chain(connection, path):
+            for row in commit.rows(steps=commit.number >= since):
                 records.apply(row)
+                if isinstance(row, TrialRow):
+                    (begun if row.state == State.RUNNING.value else ends)[row.fold, row.number] = commit.number
             last, hash_ = commit, link
+        records.complete(last.epochs)
+        for fold, study in records.studies.items():
+            for trial in study.shown:
+                if not trial.lanes:
+                    _read_lanes(connection, path, study.row, trial, ends[fold, trial.number])
     except (sqlite3.Error, ValueError, KeyError, IndexError, TypeError) as error:
         raise Damaged(f"{path} is damaged after commit {last.number}: {error}", hint=_HINT) from None
-    return last, hash_
+    return last, hash_, {key: number for key, number in begun.items() if key not in ends}
 
 
-def chain(connection: sqlite3.Connection, path: Path) -> Iterator[tuple[Commit, bytes, list[Entry]]]:
-    """All commits in order with their rows, each verified before it is given. Raises Damaged at the first bad one."""
+def _since(connection: sqlite3.Connection, number: int) -> int:
+    """The first commit with steps of a trial that ran after commit `number`, or the last one before it."""
+    found = connection.execute("SELECT since FROM commits WHERE number <= ? ORDER BY number DESC LIMIT 1", (number,))
+    return int(next(found, (1,))[0])
+
+
+def _read_lanes(connection: sqlite3.Connection, path: Path, study: StudyRow, trial: TrialRecord, end: int) -> None:
+    """The lanes of a trial that ended in commit `end`, each with its best epoch, from the commits it ran in."""
+    alone = Records(partial=True)
+    alone.apply(study)
+    for commit, _ in chain(connection, path, min(end, _since(connection, end - 1)), end):
+        for row in commit.steps_of(study.fold, trial.number):
+            alone.apply(row)
+    trial.lanes = alone.studies[study.fold].running[trial.number].lanes
+    for lane in trial.lanes:
+        lane.top, lane.epochs = lane.best(), []
+
+
+def chain(
+    connection: sqlite3.Connection, path: Path, first: int = 1, last: int = _LARGEST
+) -> Iterator[tuple[Commit, bytes]]:
+    """The commits from `first` to `last` with their hashes, each verified before it is given.
+
+    Raises Damaged at the first bad one, BadInput for a ledger of an older mcutune.
+    """
     version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 1:
+        remedy = "end the run with the mcutune of its manifest.json, or search anew under another --name"
+        raise BadInput(f"{path} was written by an older mcutune (version 1; this one reads {_VERSION})", hint=remedy)
     if version != _VERSION:
         raise Damaged(f"{path} has version {version}; this mcutune reads {_VERSION}", hint=_HINT)
-    streams = [_Stream(connection, table) for table in TABLES]
-    before, last = GENESIS, Commit()
-    for facts in connection.execute("SELECT number, until, at, elapsed, gpu, hash FROM commits ORDER BY rowid"):
-        commit, hash_ = Commit(*facts[:5]), facts[5]
-        entries = sorted((entry for stream in streams for entry in stream.take(commit.until)), key=lambda e: e[0])
-        if commit.number != last.number + 1 or hash_ != commit.link(before, entries):
-            raise Damaged(f"{path} is damaged in commit {last.number + 1}", hint=_HINT)
-        yield commit, hash_, entries
-        before, last = hash_, commit
-    if any(stream.next is not None for stream in streams):
-        raise Damaged(f"{path} has rows after its last commit {last.number}", hint=_HINT)
-
-
-class _Stream:
-    """The rows of a table in their order, taken up to a sequence number."""
-
-    def __init__(self, connection: sqlite3.Connection, table: str) -> None:
-        kind = TABLES[table]
-        columns = ", ".join(("sequence", *kind._fields))
-        cursor = connection.execute(f"SELECT {columns} FROM {table} ORDER BY sequence")
-        self._rows = ((fields[0], table, kind._make(fields[1:])) for fields in cursor)
-        self.next: Entry | None = next(self._rows, None)
-
-    def take(self, until: int) -> Iterator[Entry]:
-        while self.next is not None and self.next[0] <= until:
-            yield self.next
-            self.next = next(self._rows, None)
+    found = connection.execute("SELECT hash FROM commits WHERE number = ?", (first - 1,)).fetchone()
+    before, number = found[0] if found else GENESIS, first
+    for facts in connection.execute(_CHAIN, (first, last)):
+        commit, hash_ = Commit._make(facts[:-1]), facts[-1]
+        if commit.number != number or hash_ != commit.link(before):
+            raise Damaged(f"{path} is damaged in commit {number}", hint=_HINT)
+        yield commit, hash_
+        before, number = hash_, number + 1
 
 
 def create(path: Path) -> None:
     """A database with the tables and no rows, whole or not at all."""
     with replacing(path) as temporary, contextlib.closing(connect(temporary)) as connection:
-        facts = "number INTEGER PRIMARY KEY, until INTEGER, at TEXT, elapsed REAL, gpu REAL, hash BLOB"
-        connection.execute(f"CREATE TABLE commits ({facts}) STRICT")
+        connection.execute(f"CREATE TABLE commits ({_FACTS}, kept TEXT, steps TEXT, hash BLOB) STRICT")
+        for change in ("UPDATE", "DELETE"):
+            refusal = "SELECT RAISE(ABORT, 'the ledger is append-only')"
+            connection.execute(f"CREATE TRIGGER commits_{change} BEFORE {change} ON commits BEGIN {refusal}; END")
         for table, kind in TABLES.items():
-            columns = (f"{name} {_sql_type(hint)}" for name, hint in get_type_hints(kind).items())
-            connection.execute(f"CREATE TABLE {table} (sequence INTEGER PRIMARY KEY, {', '.join(columns)}) STRICT")
-            if table in _ONCE:
-                connection.execute(f"CREATE UNIQUE INDEX {table}_once ON {table} ({_ONCE[table]})")
-        for table in ("commits", *TABLES):
-            for change in ("UPDATE", "DELETE"):
-                refusal = "SELECT RAISE(ABORT, 'the ledger is append-only')"
-                connection.execute(f"CREATE TRIGGER {table}_{change} BEFORE {change} ON {table} BEGIN {refusal}; END")
+            columns = ", ".join(f"json_extract(value, '$[{i}]') AS {name}" for i, name in enumerate(kind._fields, 1))
+            facts = "(SELECT number, kept AS rows FROM commits UNION ALL SELECT number, steps FROM commits)"
+            chosen = f"json_each(facts.rows) WHERE json_extract(value, '$[0]') = '{table}'"
+            connection.execute(f"CREATE VIEW {table} AS SELECT {columns} FROM {facts} AS facts, {chosen}")
         connection.execute(f"PRAGMA user_version = {_VERSION}")
-
-
-def _sql_type(hint: Any) -> str:
-    return _SQL_TYPES[next(iter(get_args(hint)), hint)]
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:

@@ -38,7 +38,10 @@ class StudyRow(NamedTuple):
 
 
 class TrialRow(NamedTuple):
-    """A trial enters a state. Running: `settings` (JSON, over trial 0's) and what it `repeats`. Else how it ended."""
+    """A trial enters a state. `settings`: JSON, over trial 0's. `repeats`: the trial that had them first.
+
+    Its last row says all that is kept of it for every reader. `rungs`: JSON, the (epoch, score) pairs it reached.
+    """
 
     fold: str
     number: int
@@ -49,6 +52,7 @@ class TrialRow(NamedTuple):
     failure: str | None = None
     message: str | None = None
     digest: str | None = None
+    rungs: str | None = None
 
 
 class LaneRow(NamedTuple):
@@ -123,7 +127,7 @@ def floats(content: bytes) -> list[float]:
     return array("d", content).tolist()
 
 
-@dataclass
+@dataclass(slots=True)
 class LaneRecord:
     """A lane so far. When its trial ends, `epochs` are dropped unless the records keep them.
 
@@ -144,12 +148,15 @@ class LaneRecord:
         return max(self.epochs[:until], key=lambda row: (row.value, -row.epoch), default=None)
 
 
-@dataclass
+@dataclass(slots=True)
 class TrialRecord:
-    """A trial so far. `settings`: over trial 0's. `reached`: rung (epoch) to score."""
+    """A trial so far. `reached`: rung (epoch) to score.
+
+    `lanes`: of a running trial; of one that has ended only if it is trial 0 or the best, or the records keep all.
+    """
 
     number: int
-    settings: dict[str, Any]
+    text: str = "{}"
     repeats: int | None = None
     state: State = State.RUNNING
     score: float | None = None
@@ -158,6 +165,12 @@ class TrialRecord:
     digest: str | None = None
     reached: dict[int, float] = field(default_factory=dict)
     lanes: list[LaneRecord] = field(default_factory=list)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it sets over trial 0's settings."""
+        found: dict[str, Any] = json.loads(self.text)
+        return found
 
     @property
     def epochs(self) -> int:
@@ -200,19 +213,25 @@ class StudyRecord:
         """Every setting of a trial."""
         return {**self.default, **trial.settings}
 
-    def ended(self, trial: TrialRecord) -> None:
-        """Take note of a trial that has reached its last state."""
-        del self.running[trial.number]
-        self.counts[State.RUNNING.value] -= 1
+    @property
+    def shown(self) -> list[TrialRecord]:
+        """The finished trials whose lanes are held: trial 0 and the best."""
+        best = [self.best] if self.best is not None and self.best.number != 0 else []
+        return [*(trial for trial in self.trials[:1] if trial.state is State.FINISHED), *best]
+
+    def ended(self, trial: TrialRecord, *, keep: bool) -> None:
+        """Take note of a trial that has reached its last state. `keep`: its lanes and epochs, whoever it is."""
         self.counts[trial.state.value] += 1
         if trial.state is State.FINISHED and trial.repeats is None and self._leads(trial):
             if self.best is not None and self.best.number != 0:
-                for lane in self.best.lanes:
-                    lane.top = None
+                _drop(self.best, keep)
             self.best = trial
         if trial.number == 0 or trial is self.best:
             for lane in trial.lanes:
                 lane.top = lane.best()
+                lane.epochs = lane.epochs if keep else []
+        else:
+            _drop(trial, keep)
 
     def _leads(self, trial: TrialRecord) -> bool:
         assert trial.score is not None
@@ -220,61 +239,91 @@ class StudyRecord:
         return before is None or before.score is None or (trial.score, -trial.number) > (before.score, -before.number)
 
 
-class Records:
-    """The sum of all rows so far. `keep`: hold the epochs of ended trials too. `epochs`: of all lanes together."""
+def _drop(trial: TrialRecord, keep: bool) -> None:
+    for lane in trial.lanes:
+        lane.top = None
+    if not keep:
+        trial.lanes = []
 
-    def __init__(self, *, keep: bool = False) -> None:
+
+_UNSEEN = TrialRecord(-1)  # stands for a trial whose last row is still to come
+
+
+class Records:
+    """The sum of all rows so far. `keep`: hold the lanes and epochs of ended trials too. `epochs`: of all lanes.
+
+    `partial`: the steps of trials that have ended may be missing, until `complete` is called.
+    """
+
+    def __init__(self, *, keep: bool = False, partial: bool = False) -> None:
         self.studies: dict[str, StudyRecord] = {}
         self.events: list[EventRow] = []
         self.epochs = 0
-        self._keep = keep
+        self.keep = keep
+        self._partial = partial
 
     def apply(self, row: Row) -> None:
         """Add a fact. Raises ValueError for one that contradicts those before: a terminal state never changes."""
-        if isinstance(row, StudyRow):
+        if isinstance(row, TrialRow):
+            self._trial(row)
+        elif isinstance(row, StudyRow):
             self.studies[row.fold] = StudyRecord(row)
         elif isinstance(row, EventRow):
             self.events.append(row)
-        elif isinstance(row, TrialRow):
-            self._trial(row)
-        elif isinstance(row, LaneRow):
-            self._lane(row)
-        elif isinstance(row, RungRow):
-            self._running(row.fold, row.trial).reached[row.epoch] = row.score
-        else:
-            lane = self._running(row.fold, row.trial).lanes[row.seed]
+        elif (trial := self.studies[row.fold].running.get(row.trial)) is not None:
+            self._step(trial, row)
+        elif not self._partial:
+            raise ValueError(f"trial {row.trial} of fold {row.fold} is not running")
+
+    def complete(self, epochs: int) -> None:
+        """All rows of a ledger were added, with `epochs` of all lanes. Raises ValueError where a trial is missing."""
+        if any(trial is _UNSEEN for study in self.studies.values() for trial in study.trials):
+            raise ValueError("a trial has no last row")
+        self.epochs, self._partial = epochs, False
+
+    def _step(self, trial: TrialRecord, row: LaneRow | RungRow | EpochRow) -> None:
+        if isinstance(row, EpochRow):
+            lane = trial.lanes[row.seed]
             if row.epoch != len(lane.epochs) + 1:
                 raise ValueError(f"epoch {row.epoch} follows {len(lane.epochs)} of lane {row[:3]}")
             lane.epochs.append(row)
             lane.failures.clear()
             self.epochs += 1
-
-    def _running(self, fold: str, number: int) -> TrialRecord:
-        trial = self.studies[fold].running.get(number)
-        if trial is None:
-            raise ValueError(f"trial {number} of fold {fold} is not running")
-        return trial
+        elif isinstance(row, LaneRow):
+            self._lane(trial, row)
+        else:
+            trial.reached[row.epoch] = row.score
 
     def _trial(self, row: TrialRow) -> None:
         study, state = self.studies[row.fold], State(row.state)
         if state is State.RUNNING:
-            if row.number != len(study.trials):
-                raise ValueError(f"trial {row.number} of fold {row.fold} follows {len(study.trials) - 1}")
-            trial = TrialRecord(row.number, json.loads(row.settings or "{}"), row.repeats)
-            study.trials.append(trial)
+            trial = self._added(study, row)
             study.running[row.number] = trial
             study.counts[state.value] += 1
             return
-        trial = self._running(row.fold, row.number)
+        running = study.running.pop(row.number, None)
+        if running is not None:
+            study.counts[State.RUNNING.value] -= 1
+        trial = running or self._added(study, row)
         trial.state, trial.score, trial.digest = state, row.score, row.digest
         trial.failure, trial.message = Failure(row.failure) if row.failure else None, row.message or ""
-        study.ended(trial)
-        if not self._keep:
-            for lane in trial.lanes:
-                lane.epochs = []
+        trial.reached = dict(json.loads(row.rungs)) if row.rungs else {}
+        study.ended(trial, keep=self.keep)
 
-    def _lane(self, row: LaneRow) -> None:
-        trial, state = self._running(row.fold, row.trial), State(row.state)
+    def _added(self, study: StudyRecord, row: TrialRow) -> TrialRecord:
+        """A trial that was not there before. Raises ValueError if it was, or is not the next one."""
+        trials, number = study.trials, row.number
+        if self._partial:
+            trials.extend([_UNSEEN] * (number + 1 - len(trials)))
+        elif number == len(trials) and row.state == State.RUNNING.value:
+            trials.append(_UNSEEN)
+        if not 0 <= number < len(trials) or trials[number] is not _UNSEEN:
+            raise ValueError(f"trial {number} of fold {row.fold} cannot be {row.state} now")
+        trials[number] = TrialRecord(number, row.settings or "{}", row.repeats)
+        return trials[number]
+
+    def _lane(self, trial: TrialRecord, row: LaneRow) -> None:
+        state = State(row.state)
         if row.seed == len(trial.lanes):
             trial.lanes.append(LaneRecord(row.seed))
         lane = trial.lanes[row.seed]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from mcutune.errors import Damaged
 from mcutune.files import sync_folder
+from mcutune.search.commits import GENESIS, Commit
 from mcutune.search.head import HEAD, Head, read_head
-from mcutune.search.ledger import DATABASE, GENESIS, Commit, chain, connect, create, failures_of, insert
+from mcutune.search.ledger import DATABASE, chain, connect, create, failures_of, insert
 
 
 def rewind(folder: Path) -> tuple[int, int]:
@@ -57,4 +58,4 @@ def _copy_good(source: Path, target: Path) -> tuple[Commit, bytes]:
             if found is None:
                 return last, hash_
             insert(writer, *found)
-            last, hash_ = found[:2]
+            last, hash_ = found

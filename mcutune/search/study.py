@@ -297,7 +297,9 @@ class Study:
     def _end(self, trial: TrialRecord, state: State, **facts: Any) -> None:
         """The trial's last row; its digest covers what the trial is by then."""
         digest = trial_digest(trial, state, facts.get("score"))
-        self._put(TrialRow(self.fold, trial.number, state.value, digest=digest, **facts))
+        rungs = canonical_json(sorted(trial.reached.items())).decode() if trial.reached else None
+        begun = (self.fold, trial.number, state.value, trial.text, trial.repeats)
+        self._put(TrialRow(*begun, digest=digest, rungs=rungs, **facts))
         self._live.pop(trial.number, None)
         self._learn(trial)
 

@@ -28,7 +28,7 @@ def trial_rows(number: int) -> list[Row]:
         *(EpochRow(*lane, 1, e, 0.1 * e, 1 / 3, blob(values), blob(values), blob(values)) for e in (1, 2, 3)),
         RungRow("1", number, 3, 0.3),
         LaneRow(*lane, 1, "finished", "päck", 3, 0.3, "w" * 64, "c" * 64),
-        TrialRow("1", number, "finished", score=0.3, digest=f"{number:064x}"),
+        TrialRow("1", number, "finished", '{"rank":2}', score=0.3, digest=f"{number:064x}", rungs="[[3,0.3]]"),
     ]
 
 

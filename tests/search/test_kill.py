@@ -63,7 +63,7 @@ def check_acknowledged(plan: Plan, acks: Path) -> None:
     if not (plan.folder / ledger.DATABASE).exists():
         assert not said
         return
-    studies = read_ledger(plan.folder)[0].studies
+    studies = read_ledger(plan.folder, keep=True)[0].studies
     trials = studies["1"].trials if studies else []
     finished = {
         (trial.number, lane.seed): lane.end.weights

@@ -53,9 +53,62 @@ def test_opening_again_continues_the_chain(tmp_path: Path) -> None:
 def test_rows_are_only_ever_inserted(tmp_path: Path) -> None:
     fill(tmp_path)
     connection = sqlite3.connect(tmp_path / DATABASE)
-    for statement in ("UPDATE trials SET score = 1", "DELETE FROM epochs", "UPDATE commits SET elapsed = 0"):
+    for statement in ("UPDATE commits SET elapsed = 0", "DELETE FROM commits"):
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
             connection.execute(statement)
+    for statement in ("UPDATE trials SET score = 1", "DELETE FROM epochs"):
+        with pytest.raises(sqlite3.OperationalError, match="view"):
+            connection.execute(statement)
+
+
+def test_the_tables_of_facts_can_be_asked_in_sql(tmp_path: Path) -> None:
+    fill(tmp_path)
+    connection = sqlite3.connect(tmp_path / DATABASE)
+    ended = connection.execute("SELECT number, score FROM trials WHERE state = 'finished' ORDER BY number").fetchall()
+    assert ended == [(0, 0.3), (1, 0.3), (2, 0.3)]
+    for table, count in {"studies": 1, "trials": 6, "lanes": 6, "rungs": 3, "epochs": 9, "events": 0}.items():
+        assert connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone() == (count,)
+    assert connection.execute("SELECT loss FROM epochs WHERE trial = 2 AND epoch = 3").fetchone() == (1 / 3,)
+
+
+def test_a_ledger_of_an_older_version_says_so(tmp_path: Path) -> None:
+    fill(tmp_path)
+    connection = sqlite3.connect(tmp_path / DATABASE)
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    for reader in (open_ledger, read_ledger):
+        with pytest.raises(BadInput, match="older mcutune .version 1; this one reads 2.*manifest.json"):
+            reader(tmp_path)
+
+
+def test_what_is_read_in_part_is_what_is_read_whole(tmp_path: Path) -> None:
+    """Trials that ended in another order than they began, one that still runs, a best that is not the first."""
+    ledger, _ = open_ledger(tmp_path)
+    ledger.put(STUDY)
+    rows = {number: trial_rows(number) for number in range(6)}
+    rows[3][-1] = rows[3][-1]._replace(score=0.9)  # type: ignore[call-arg]
+    for number in range(6):
+        for row in rows[number][:4]:
+            ledger.put(row)
+        ledger.commit(number)
+    for number in (4, 0, 3, 1, 5):
+        for row in rows[number][4:]:
+            ledger.put(row)
+        ledger.commit(10.0 + number)
+    ledger.close()
+    (part, last), (whole, _) = read_ledger(tmp_path), read_ledger(tmp_path, keep=True)
+    one, all_ = part.studies["1"], whole.studies["1"]
+    assert last.since == 3 and list(one.running) == list(all_.running) == [2]
+    assert ledger_hash(part) == ledger_hash(whole) and part.epochs == whole.epochs == 17
+    assert one.counts == all_.counts and one.best is one.trials[3]
+    for mine, theirs in zip(one.trials, all_.trials, strict=True):
+        facts = ("number", "settings", "state", "score", "digest", "reached", "failure", "message")
+        assert [getattr(mine, name) for name in facts] == [getattr(theirs, name) for name in facts]
+    assert one.running[2].lanes == all_.running[2].lanes
+    for number in (0, 3):
+        assert [lane.top for lane in one.trials[number].lanes] == [lane.top for lane in all_.trials[number].lanes]
+        assert one.trials[number].lanes[0].end == all_.trials[number].lanes[0].end
+    assert not one.trials[1].lanes and all_.trials[1].lanes  # held only by those who ask for the whole
 
 
 @pytest.mark.parametrize(
@@ -85,12 +138,13 @@ def test_a_finished_lane_of_a_running_trial_has_ended() -> None:
             records.apply(again)
 
 
-def test_the_database_refuses_a_second_end_too(tmp_path: Path) -> None:
+def test_the_ledger_refuses_a_second_end_too(tmp_path: Path) -> None:
     fill(tmp_path)
     ledger, _ = open_ledger(tmp_path)
-    ledger.put(TrialRow("1", 0, "failed", failure="nan"))
-    with pytest.raises(Damaged):
-        ledger.commit(2.0)
+    for number in (0, 3):  # ended, never begun
+        with pytest.raises(ValueError, match="is not running"):
+            ledger.put(TrialRow("1", number, "failed", failure="nan"))
+    ledger.commit(2.0)
     ledger.close()
     assert read_ledger(tmp_path)[1].number == 4
 

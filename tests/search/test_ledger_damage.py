@@ -42,43 +42,48 @@ def test_every_flipped_bit_is_seen_or_harmless(tmp_path: Path) -> None:
     assert seen > 20
 
 
-@pytest.mark.parametrize("table", ["studies", "trials", "lanes", "rungs", "epochs", "commits"])
-def test_a_changed_value_anywhere_is_seen(tmp_path: Path, table: str) -> None:
-    """Values changed through SQLite itself: the file is valid, the chain is not."""
-    fill(tmp_path)
-    connection = sqlite3.connect(tmp_path / DATABASE)
+def changed(folder: Path, statement: str) -> None:
+    """Change rows through SQLite itself: the file is valid, the chain is not."""
+    connection = sqlite3.connect(folder / DATABASE)
     for change in ("UPDATE", "DELETE"):
-        connection.execute(f"DROP TRIGGER {table}_{change}")
-    columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-    column = {"trials": "score", "lanes": "best_epoch", "epochs": "loss"}.get(table, columns[-1])
-    value = "X'00'" if table == "commits" else "'x'" if table == "studies" else 7
-    key = "number" if table == "commits" else "sequence"
-    connection.execute(f"UPDATE {table} SET {column} = {value} WHERE {key} = (SELECT MAX({key}) FROM {table})")
+        connection.execute(f"DROP TRIGGER commits_{change}")
+    connection.execute(statement)
     connection.commit()
     connection.close()
-    with pytest.raises(Damaged):
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+@pytest.mark.parametrize("column", ["at", "elapsed", "gpu", "epochs", "since", "kept", "steps", "hash"])
+def test_a_changed_value_anywhere_is_seen(tmp_path: Path, column: str, number: int) -> None:
+    fill(tmp_path)
+    value = {"at": "'x'", "kept": "kept || ' '", "steps": "steps || ' '", "hash": "X'00'"}.get(column, "7")
+    changed(tmp_path, f"UPDATE commits SET {column} = {value} WHERE number = {number}")
+    with pytest.raises(Damaged, match=f"commit {number}"):
         read_ledger(tmp_path)
 
 
-def test_a_row_taken_away_is_seen(tmp_path: Path) -> None:
+def test_a_changed_fact_is_seen(tmp_path: Path) -> None:
     fill(tmp_path)
-    connection = sqlite3.connect(tmp_path / DATABASE)
-    connection.execute("DROP TRIGGER rungs_DELETE")
-    connection.execute("DELETE FROM rungs WHERE trial = 1")
-    connection.commit()
-    connection.close()
+    changed(tmp_path, "UPDATE commits SET kept = replace(kept, '0.3', '0.4') WHERE number = 3")
     with pytest.raises(Damaged, match="commit 3"):
         read_ledger(tmp_path)
 
 
-def test_a_row_that_nobody_committed_is_seen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_commit_taken_away_is_seen(tmp_path: Path, number: int) -> None:
     fill(tmp_path)
-    connection = sqlite3.connect(tmp_path / DATABASE)
-    connection.execute("INSERT INTO events VALUES (999, 'x', NULL, NULL, NULL, 'y')")
-    connection.commit()
-    connection.close()
-    with pytest.raises(Damaged, match="after its last commit"):
+    changed(tmp_path, f"DELETE FROM commits WHERE number = {number}")
+    with pytest.raises(Damaged, match=f"commit {number}"):
         read_ledger(tmp_path)
+
+
+@pytest.mark.parametrize("number", [0, 5, 999])
+def test_a_commit_that_nobody_made_is_seen(tmp_path: Path, number: int) -> None:
+    fill(tmp_path)
+    values = f"SELECT {number}, at, elapsed, gpu, epochs, since, kept, steps, hash FROM commits WHERE number = 4"
+    changed(tmp_path, f"INSERT INTO commits {values}")
+    with pytest.raises(Damaged):
+        open_ledger(tmp_path)
 
 
 def crash_image(folder: Path, target: Path, cut_wal: int = 0) -> Path:
@@ -189,11 +194,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
 
 def test_rewinding_keeps_what_is_good_and_the_damaged_file(tmp_path: Path) -> None:
     fill(tmp_path, 4)
-    connection = sqlite3.connect(tmp_path / DATABASE)
-    connection.execute("DROP TRIGGER epochs_UPDATE")
-    connection.execute("UPDATE epochs SET loss = 2 WHERE trial = 2")
-    connection.commit()
-    connection.close()
+    changed(tmp_path, "UPDATE commits SET steps = replace(steps, '0.3', '2.3') WHERE number = 4")
     assert rewind(tmp_path) == (3, 5)
     records, last = read_ledger(tmp_path)
     assert last.number == 3 and len(records.studies["1"].trials) == 2
