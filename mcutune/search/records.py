@@ -221,8 +221,7 @@ class StudyRecord:
 
     def ended(self, trial: TrialRecord, *, keep: bool) -> None:
         """Take note of a trial that has reached its last state. `keep`: its lanes and epochs, whoever it is."""
-        self.counts[trial.state.value] += 1
-        if trial.state is State.FINISHED and trial.repeats is None and self._leads(trial):
+        if trial.state is _FINISHED and trial.repeats is None and self._leads(trial):
             if self.best is not None and self.best.number != 0:
                 _drop(self.best, keep)
             self.best = trial
@@ -242,10 +241,12 @@ class StudyRecord:
 def _drop(trial: TrialRecord, keep: bool) -> None:
     for lane in trial.lanes:
         lane.top = None
-    if not keep:
+    if not keep and trial.lanes:
         trial.lanes = []
 
 
+_STATES = {state.value: state for state in State}
+_RUNNING, _FINISHED = State.RUNNING, State.FINISHED  # looked up once: an enum's members are slow to find
 _UNSEEN = TrialRecord(-1)  # stands for a trial whose last row is still to come
 
 
@@ -295,44 +296,39 @@ class Records:
             trial.reached[row.epoch] = row.score
 
     def _trial(self, row: TrialRow) -> None:
-        study, state = self.studies[row.fold], State(row.state)
-        if state is State.RUNNING:
-            trial = self._added(study, row)
-            study.running[row.number] = trial
-            study.counts[state.value] += 1
+        study, number, state = self.studies[row.fold], row.number, _STATES[row.state]
+        trials = study.trials
+        trial = study.running.pop(number, None) if state is not _RUNNING else None
+        if trial is not None:
+            study.counts["running"] -= 1
+        elif number < len(trials) and trials[number] is not _UNSEEN:
+            raise ValueError(f"trial {number} of fold {row.fold} cannot be {row.state} now")
+        elif not self._partial and (number != len(trials) or state is not _RUNNING):
+            raise ValueError(f"trial {number} of fold {row.fold} cannot be {row.state}: {len(trials)} have begun")
+        else:
+            trials.extend([_UNSEEN] * (number + 1 - len(trials)))
+            trial = trials[number] = TrialRecord(number, row.settings or "{}", row.repeats)
+        study.counts[row.state] += 1
+        if state is _RUNNING:
+            study.running[number] = trial
             return
-        running = study.running.pop(row.number, None)
-        if running is not None:
-            study.counts[State.RUNNING.value] -= 1
-        trial = running or self._added(study, row)
         trial.state, trial.score, trial.digest = state, row.score, row.digest
         trial.failure, trial.message = Failure(row.failure) if row.failure else None, row.message or ""
-        trial.reached = dict(json.loads(row.rungs)) if row.rungs else {}
+        if row.rungs:
+            trial.reached = dict(json.loads(row.rungs))
         study.ended(trial, keep=self.keep)
-
-    def _added(self, study: StudyRecord, row: TrialRow) -> TrialRecord:
-        """A trial that was not there before. Raises ValueError if it was, or is not the next one."""
-        trials, number = study.trials, row.number
-        if self._partial:
-            trials.extend([_UNSEEN] * (number + 1 - len(trials)))
-        elif number == len(trials) and row.state == State.RUNNING.value:
-            trials.append(_UNSEEN)
-        if not 0 <= number < len(trials) or trials[number] is not _UNSEEN:
-            raise ValueError(f"trial {number} of fold {row.fold} cannot be {row.state} now")
-        trials[number] = TrialRecord(number, row.settings or "{}", row.repeats)
-        return trials[number]
 
     def _lane(self, trial: TrialRecord, row: LaneRow) -> None:
         state = State(row.state)
         if row.seed == len(trial.lanes):
             trial.lanes.append(LaneRecord(row.seed))
         lane = trial.lanes[row.seed]
-        if lane.state is not State.RUNNING:
+        if lane.state is not _RUNNING:
             raise ValueError(f"lane {row[:3]} has ended")
         lane.attempt, lane.state = row.attempt, state
         if row.failure is not None:
             lane.failures.append(Failure(row.failure))
-        if state is not State.RUNNING:
+        if state is not _RUNNING:
             lane.end = row
 
 

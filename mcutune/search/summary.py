@@ -270,10 +270,12 @@ def compare(ours: Sequence[float], theirs: Sequence[float]) -> Comparison:
 
 def agreement(studies: Sequence[StudyRecord]) -> float | None:
     """Mean Spearman correlation of scores between folds, over the configurations that finished in both."""
-    tables = []
+    tables: list[dict[str, float | None]] = []
+    if len(studies) < 2:
+        return None
     for study in studies:
         finished = [trial for trial in study.trials if trial.state is State.FINISHED and trial.repeats is None]
-        tables.append({repr(sorted(trial.settings.items())): trial.score for trial in finished})
+        tables.append({trial.text: trial.score for trial in finished})
     found = []
     for one, other in itertools.combinations(tables, 2):
         shared = sorted(one.keys() & other.keys())
