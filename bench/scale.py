@@ -53,13 +53,13 @@ def variants(quick: bool) -> list[Variant]:
     """What is measured; every variant keeps its shape in the quick form."""
     much = 2_000 if quick else 100_000
     packs = 20 if quick else 1_000
-    lag = 128 if quick else 1024
+    at_once = 2 if quick else 16
     plain, rungs = "fixed: {epochs: 2}\nrungs: none\n", "fixed: {epochs: 9}\nrungs: {first: 1, eta: 3}\n"
     warm = WINDOW + BLOCK
     return [
-        Variant("random", f"{plain}sampler: random\nlag: {lag}\n", much, packs, lag // 64, 64),
-        Variant("random, all packs at once", f"{plain}sampler: random\nlag: {8 * packs}\n", much // 5, packs, packs, 8),
-        Variant("random, eta 3", f"{rungs}sampler: random\nlag: 128\n", much // 5, packs // 5, 2, 64),
+        Variant("random", f"{plain}sampler: random\n", much, packs, at_once, 64),
+        Variant("random, all packs at once", f"{plain}sampler: random\n", much // 5, packs, packs, 8),
+        Variant("random, eta 3", f"{rungs}sampler: random\n", much // 5, packs // 5, 2, 64),
         Variant("tpe", f"{plain}sampler: tpe\n", warm + (BLOCK if quick else 10 * BLOCK), packs // 10, 2, 8, warm),
     ]
 
@@ -83,9 +83,9 @@ class Pack:
     def over(self) -> bool:
         return self.taken >= self.quota and not self.lanes and not self.results
 
-    def free(self) -> int:
-        """How many lanes it asks for."""
-        return min(self.capacity - len(self.lanes) + len(self.parked), self.quota - self.taken)
+    def places(self) -> int:
+        """How many lanes it can train at once, of those it has and those it may still take."""
+        return min(self.capacity, len(self.lanes) - len(self.parked) + self.quota - self.taken)
 
     def obey(self, orders: Orders) -> int:
         """Do what was ordered, and have the next words ready; how many lanes ended."""
@@ -166,7 +166,7 @@ def said(coordinator: Coordinator, pack: Pack) -> Orders:
         pack.joined = coordinator.join(pack.name, pack.capacity, "node", "cpu") is not None
     if not pack.joined:
         return Orders({})
-    orders = coordinator.advance(pack.name, pack.epochs, [], pack.results, pack.free())
+    orders = coordinator.advance(pack.name, pack.epochs, [], pack.results, pack.places())
     if pack.taken == pack.quota and not pack.lanes:
         coordinator.lost(pack.name, "its node was given back")
     return orders
@@ -244,8 +244,13 @@ def data_of(fold: str) -> Any:
 def sync_seconds(folder: Path) -> float:
     """Of a small write and its sync on this disk."""
     descriptor = os.open(folder / "sync", os.O_CREAT | os.O_WRONLY)
+
+    def write_and_sync() -> None:
+        os.pwrite(descriptor, b"x" * 128, 0)
+        os.fdatasync(descriptor)
+
     try:
-        return median_seconds(lambda: (os.pwrite(descriptor, b"x" * 128, 0), os.fdatasync(descriptor)), repeats=50)
+        return median_seconds(write_and_sync, repeats=50)
     finally:
         os.close(descriptor)
 

@@ -140,7 +140,7 @@ def summarise(folder: Path) -> Summary:
         agreement=agreement(studies),
         rungs=tuple(view for study in studies for view in rung_views(study, rungs)) if rungs else (),
         trained=records.epochs,
-        full=sum(_epochs(study, trial) * len(trial.lanes) for study in studies for trial in study.trials),
+        full=manifest["space"]["seeds"] * sum(_epochs(study, trial) for study in studies for trial in study.trials),
         not_reproducible=sum(event.kind == "not reproducible" for event in records.events),
         ledger_hash=ledger_hash(records),
         packs=tuple(sizes(records.events)),
@@ -303,7 +303,11 @@ def rung_views(study: StudyRecord, rungs: Rungs) -> list[RungView]:
 
 
 def _epochs(study: StudyRecord, trial: TrialRecord) -> int:
-    return int(trial.settings.get("epochs", study.default["epochs"]))
+    """Of each lane of a trial trained in full."""
+    if trial.repeats is not None:
+        return 0
+    settings = trial.settings if '"epochs"' in trial.text else study.default  # most searches do not vary it
+    return int(settings["epochs"])
 
 
 def _failures(studies: Sequence[StudyRecord]) -> tuple[tuple[str, int, str], ...]:
