@@ -20,6 +20,7 @@ GROUPS: tuple[str, ...] = (
     "modalities",
     "gpu",
     "overhead",
+    "rungs",
     "whole_search",
     "scale",
 )
