@@ -9,7 +9,7 @@ from mcutune.domain.trial import LaneId, LaneOrder, Verdict
 from mcutune.search.packs import Packs, PackState
 from mcutune.search.study import Study
 
-HELD = 4  # times its places a pack may hold lanes, parked ones included, before it gets trials beyond the lag
+HELD = 2  # times its places a pack may hold lanes, parked ones included, before it gets trials beyond the lag
 Shape = tuple[Any, ...]
 
 
