@@ -328,7 +328,7 @@ class Coordinator:
             self._store(pack, result)
         for study in self._studies.values():
             study.settle(self._proposing and not self.stopped)
-        if asking is not None and self._proposing and not self.stopped:
+        if asking is not None and self._proposing and not self.stopped and self._studies[asking.fold].unguided:
             self._studies[asking.fold].begin(self._dispatch.room(asking, places))
         try:
             self._ledger.commit(self._meter.now, self._meter.gpu)

@@ -57,6 +57,8 @@ class Dispatch:
             return 0
         study = self._studies[state.fold]
         training = sum(study.verdict(lane, held.seen) is Verdict.CONTINUE for lane, held in state.held.items())
+        if training >= places:
+            return 0
         return places - training - sum(self._packs.holder(lane) is None for lane, _, _ in study.ready())
 
     def hand_out(self, state: PackState, places: int, verdicts: Mapping[LaneId, Verdict]) -> Iterator[LaneOrder]:

@@ -83,6 +83,11 @@ class Study:
         """Whether trials are still to be proposed."""
         return not self.exhausted and len(self.record.trials) < self.space.trials
 
+    @property
+    def unguided(self) -> bool:
+        """Whether the next trial is still to be proposed, and its proposal looks at no results."""
+        return self.wants_more and not looks_back(self.space, len(self.record.trials))
+
     def live(self, number: int) -> Live:
         """The running trial's configuration and rungs."""
         found = self._live.get(number)
@@ -220,7 +225,7 @@ class Study:
 
         When such a trial starts changes nothing: what it is follows from its number alone.
         """
-        while lanes > 0 and self.wants_more and not looks_back(self.space, len(self.record.trials)) and self._start():
+        while lanes > 0 and self.unguided and self._start():
             lanes -= len(self.record.trials[-1].lanes)
 
     def _settle_trial(self, trial: TrialRecord) -> bool:

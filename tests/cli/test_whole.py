@@ -161,7 +161,7 @@ def test_a_damaged_ledger_is_4_and_doctor_repairs_it(home: Path, capsys: pytest.
     (home / "runs" / "broken" / "best.json").unlink()
     path = home / "runs" / "broken" / "ledger.db"
     content = bytearray(path.read_bytes())
-    content[content.rindex(b'rank') + 1] ^= 1
+    content[content.rindex(b"rank") + 1] ^= 1
     path.write_bytes(content)
     assert "doctor" in refused(capsys, 4, *command)
     assert "broken" in refused(capsys, 4, "status", "broken")
