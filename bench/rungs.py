@@ -171,7 +171,7 @@ def rows(found: Sequence[tuple[Played, Played]], name: str, goals: bool) -> list
         known = [f"{one:.2f}" for one in scouts if one is not None]
         made.append(
             Row(
-                GROUP, f"{name}: rank correlation, epoch {rung} and end", statistics.mean(each), "",
+                GROUP, f"{name}: rank correlation, epoch {rung} and end", statistics.mean(each), "rho",
                 goal=f"≥ {_FORETOLD:g}" if goals else "", met=statistics.mean(each) >= _FORETOLD if goals else None,
                 note=f"mean over seeds, lowest {min(each):.2f}; what the scouts said: {', '.join(known) or 'too few'}",
             )
@@ -192,7 +192,7 @@ def rows(found: Sequence[tuple[Played, Played]], name: str, goals: bool) -> list
             f"rungs, {100 * statistics.mean(full.busy for full, _ in found):.0f} % without; encoders included",
         ),
         Row(
-            GROUP, f"{name}: trials that differ in a common epoch", differing(found), "",
+            GROUP, f"{name}: trials that differ in a common epoch", differing(found), "trials",
             goal="0" if goals else "", met=differing(found) == 0 if goals else None,
         ),
     ]  # fmt: skip
