@@ -46,6 +46,23 @@ def words(key: Key, count: int) -> npt.NDArray[np.int16]:
     return raw.view(np.int16)[:count]
 
 
+class Noise:
+    """Words of keys, kept while one key is asked for again: lanes of a seed that run one after the other share them."""
+
+    def __init__(self) -> None:
+        self._key: Key = ()
+        self._kept: dict[str, npt.NDArray[np.int16]] = {}
+
+    def words(self, key: Key, site: str, count: int) -> npt.NDArray[np.int16]:
+        """The words of a key at a site; fewer are a prefix of more."""
+        if key != self._key:
+            self._key, self._kept = key, {}
+        kept = self._kept.get(site)
+        if kept is None or len(kept) < count:
+            kept = self._kept[site] = words((*key, name_key(site)), count)
+        return kept[:count]
+
+
 class Dropout:
     """Dropout whose noise depends on a key a lane: lanes with equal keys share it, whatever their rates.
 
@@ -53,7 +70,8 @@ class Dropout:
     site (skipped) does not shift the noise of another.
     """
 
-    def __init__(self, keys: Sequence[Key], device: torch.device) -> None:
+    def __init__(self, keys: Sequence[Key], device: torch.device, noise: Noise | None = None) -> None:
+        self._noise = noise or Noise()
         self._distinct = list(dict.fromkeys(keys))  # in the order of lanes: where all differ, as they come
         place = {key: i for i, key in enumerate(self._distinct)}
         self._lane = torch.tensor([place[key] for key in keys], device=device)
@@ -64,7 +82,7 @@ class Dropout:
         if not bool((rate > 0).any()):
             return x
         count = x[0].numel()
-        noise = [torch.from_numpy(words((*key, name_key(site)), count)) for key in self._distinct]
+        noise = [torch.from_numpy(self._noise.words(key, site, count)) for key in self._distinct]
         lanes = (torch.stack(noise) if len(noise) > 1 else noise[0][None]).to(self._device)
         if len(self._distinct) != len(self._lane):
             lanes = lanes.index_select(0, self._lane)

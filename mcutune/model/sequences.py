@@ -52,14 +52,16 @@ class Sequences:
             if not self.lengths:
                 return qkv[..., : qkv.shape[-1] // 3]
             # float32 also where products are not: the gradient of a CPU's attention is four times slower in bfloat16.
-            qkv = qkv.to(torch.promote_types(qkv.dtype, torch.float32))
-            parts = [_attention(part, heads, None) for part in qkv.split(self.lengths, 1)]
-            return torch.cat(parts, 1)
+            q, k, v = _by_head(qkv.to(torch.promote_types(qkv.dtype, torch.float32)), heads)
+            each = zip(*(part.split(self.lengths, 2) for part in (q, k, v)), strict=True)
+            mixed = torch.cat([functional.scaled_dot_product_attention(a, b, c) for a, b, c in each], 2)
+            return mixed.transpose(1, 2).flatten(2)
         lanes, groups, length = self.blocks.shape
         padded = _gather(qkv, self.blocks.flatten(1)).view(lanes * groups, length, -1)
         keys = (self.blocks < qkv.shape[1]).view(lanes * groups, 1, 1, length)
-        mixed = _attention(padded, heads, keys).view(lanes, groups * length, -1)
-        return _gather(mixed, self.back)
+        q, k, v = _by_head(padded, heads)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=keys)
+        return _gather(mixed.transpose(1, 2).reshape(lanes, groups * length, -1), self.back)
 
 
 def sequences(present: Flags, dialogue: Rows, device: torch.device) -> Sequences:
@@ -118,7 +120,6 @@ def _gather(x: Tensor, index: Tensor) -> Tensor:
     return padded.flatten(0, 1).index_select(0, (index + start).flatten()).unflatten(0, index.shape)
 
 
-def _attention(qkv: Tensor, heads: int, keys: Tensor | None) -> Tensor:
-    """[P, T, 3·W] → [P, T, W]; keys [P, 1, 1, T]: what can be attended to, None for all."""
-    q, k, v = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
-    return functional.scaled_dot_product_attention(q, k, v, attn_mask=keys).transpose(1, 2).flatten(2)
+def _by_head(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
+    """Queries, keys and values [P, heads, T, W / heads] from [P, T, 3·W]."""
+    return qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)

@@ -15,7 +15,7 @@ from mcutune.model.divergence import divergence
 from mcutune.model.frozen import FrozenNetwork
 from mcutune.model.lanes import Lanes, Output
 from mcutune.model.layout import Layout
-from mcutune.model.noise import Dropout, Key
+from mcutune.model.noise import Dropout, Key, Noise
 from mcutune.model.sequences import Sequences, of_rows, sequences
 from mcutune.model.trained import TrainedNetwork
 from mcutune.training.config import Configuration
@@ -111,6 +111,7 @@ class TrainedProgram:
             low_precision=shape.precision == "bfloat16", device=device,
         )  # fmt: skip
         self.layout, self.member = self.network.layout, self.network.member
+        self._noise = Noise()
         # Its products are wide enough to fill a CPU alone. There, one lane after the other needs no padding to the
         # longest neighbour, which would cost time and change the bits of sums over rows.
         self.lanes_at_once: int | None = 1 if device.type == "cpu" else None
@@ -119,7 +120,8 @@ class TrainedProgram:
         device = batch.rows.device
         rows = [sequences(batch.present[..., m], batch.dialogue, device) for m in range(len(self.resident.inputs))]
         inputs = [x[r.taken(batch.rows)] for r, x in zip(rows, self.resident.inputs, strict=True)]
-        return self.network.forward(params, inputs, rows, batch.drawn, lanes, Dropout(keys, device))
+        drop = Dropout(keys, device, self._noise)
+        return self.network.forward(params, inputs, rows, batch.drawn, lanes, drop)
 
     def _dialogues(self, wanted: np.ndarray) -> tuple[np.ndarray, list[Tensor], list[Sequences]]:
         """All rows [B] of the dialogues that hold the wanted ones, in order; inputs and lists of each modality."""
