@@ -174,10 +174,11 @@ def finished(plan: Plan) -> bool:
 
 
 def lanes_in_flight(space: Space) -> int:
-    """How many lanes of one fold may be at work at once: the lag bounds the trials whose proposals look at results."""
+    """How many lanes of one fold may be at work at once: of the trials that look at no results, later of the lag."""
     from mcutune.search.proposals import looks_back
 
-    return (min(space.trials, space.lag + 1) if looks_back(space, space.trials) else space.trials) * space.seeds
+    first = next((k for k in range(space.trials) if looks_back(space, k)), space.trials)
+    return max(first, min(space.trials, space.lag + 1)) * space.seeds
 
 
 def packs_for(plan: Plan, shape: Shape, place: Place, capacity: Capacity) -> tuple[Packs, int]:
