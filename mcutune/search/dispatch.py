@@ -35,7 +35,7 @@ class Dispatch:
         running = [study for study in self._studies.values() if study.record.running]
         if not running:
             return None
-        return running[0], running[0].live(min(running[0].record.running)).configuration.shape()
+        return running[0], running[0].live(running[0].record.settled).shape
 
     def verdicts(self, state: PackState, stopped: bool) -> dict[LaneId, Verdict]:
         """What becomes of every lane that a pack holds; those that end are released."""
@@ -70,7 +70,7 @@ class Dispatch:
         for lane, record, live in self._studies[state.fold].ready():
             if free <= 0:
                 return
-            if self._packs.holder(lane) is None and lane not in verdicts and live.configuration.shape() == state.shape:
+            if self._packs.holder(lane) is None and lane not in verdicts and live.shape == state.shape:
                 self._packs.hold(state, lane, record.attempt)
                 yield LaneOrder(lane, record.attempt, live.configuration.model_dump(), live.configuration.epochs)
                 free -= 1
@@ -91,4 +91,4 @@ class Dispatch:
         for study in self._studies.values():
             for lane, _, live in study.ready():
                 if self._packs.holder(lane) is None:
-                    yield study, live.configuration.shape(), lane.trial
+                    yield study, live.shape, lane.trial

@@ -55,8 +55,16 @@ def proposal(space: Space, seed: int, k: int, results: Sequence[Result]) -> Valu
 
 def looks_back(space: Space, k: int) -> bool:
     """Whether trial k's values depend on results at all; if not, it may start before any trial has ended."""
-    guided = not space.explicit and space.sampler in ("tpe", "gp", "cmaes")
-    return guided and k - space.lag >= STARTUP
+    return _guided(space) and k - space.lag >= STARTUP
+
+
+def oldest_seen(space: Space, k: int) -> int:
+    """The lowest trial whose result any proposal from trial k on may look at."""
+    return _window(k - space.lag) if _guided(space) else space.trials
+
+
+def _guided(space: Space) -> bool:
+    return not space.explicit and space.sampler in ("tpe", "gp", "cmaes")
 
 
 class Proposals:
@@ -98,7 +106,7 @@ class Proposals:
             if (trial := _frozen(self.space, result, distributions)) is not None:
                 self._study.add_trial(trial)
             self._told.append(result.number)
-        self._study.sampler = _sampler(self.space.sampler, _seed_of(self.seed, k))
+        self._study.sampler = _sampler(self.space.sampler, _seed_of(self.seed, k), distributions)
         asked = self._study.ask(distributions)
         values = {p.name: _external(p, asked.params[p.name]) for p in self.space.parameters}
         self._study.tell(asked, state=_states()[State.FAILED])  # failures are ignored: the study stays as it was
@@ -107,8 +115,12 @@ class Proposals:
 
 def visible(results: Sequence[Result], below: int) -> list[Result]:
     """The results that trial `below + lag` may look at, ascending: those below, within the window."""
-    start = max(0, below - WINDOW) // BLOCK * BLOCK
+    start = _window(below)
     return sorted((r for r in results if start <= r.number < below), key=lambda r: r.number)
+
+
+def _window(below: int) -> int:
+    return max(0, below - WINDOW) // BLOCK * BLOCK
 
 
 def _seed_of(seed: int, k: int) -> int:
@@ -245,11 +257,16 @@ def _empty_study() -> optuna.Study:
     return optuna.create_study(direction="maximize")
 
 
-def _sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+def _sampler(
+    name: str, seed: int, distributions: dict[str, optuna.distributions.BaseDistribution]
+) -> optuna.samplers.BaseSampler:
+    """A new sampler. It is told the search space, which it would else infer from all trials at every proposal."""
     from optuna.samplers import GPSampler, TPESampler
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ExperimentalWarning
         if name == "gp":
             return GPSampler(seed=seed, n_startup_trials=STARTUP)
-        return TPESampler(seed=seed, multivariate=True, constant_liar=False, n_startup_trials=STARTUP)
+        sampler = TPESampler(seed=seed, multivariate=True, constant_liar=False, n_startup_trials=STARTUP)
+    sampler.infer_relative_search_space = lambda study, trial: distributions  # type: ignore[method-assign]
+    return sampler

@@ -17,7 +17,7 @@ from mcutune.domain.combination import Modalities
 from mcutune.domain.objective import scalar
 from mcutune.domain.trial import Failure, LaneEpoch, LaneFailure, LaneId, State, Verdict
 from mcutune.files import canonical_json
-from mcutune.search.proposals import Proposals, Result, looks_back
+from mcutune.search.proposals import Proposals, Result, looks_back, oldest_seen
 from mcutune.search.records import (
     EpochRow,
     EventRow,
@@ -45,6 +45,7 @@ class Live:
     """What a running trial needs besides its record. `passed`: rungs decided so far, all GO_ON."""
 
     configuration: Configuration
+    shape: tuple[Any, ...]
     rungs: tuple[int, ...]
     passed: int = 0
     differed: set[int] = field(default_factory=set)  # seeds whose repeated epochs differed
@@ -64,7 +65,8 @@ class Study:
         self.exhausted = False
         self._record = put
         self._proposals = Proposals(space, space.search_seed)
-        self._results: list[Result] = []
+        self._results: list[Result] = []  # those that proposals may still look at
+        self._oldest = 0  # the lowest number among them
         self._live: dict[int, Live] = {}
         self._touched = set(record.running)  # trials of which something was said since they were last looked at
         self._waiting: set[int] = set()  # trials that something said of another one may move
@@ -92,9 +94,12 @@ class Study:
         """The running trial's configuration and rungs."""
         found = self._live.get(number)
         if found is None:
-            configuration = self.space.configuration(self.record.trials[number].settings)
-            rungs = self.space.rungs.below(configuration.epochs) if self.space.rungs else ()
-            found = self._live[number] = Live(configuration, rungs)
+            found = self._enliven(number, self.space.configuration(self.record.trials[number].settings))
+        return found
+
+    def _enliven(self, number: int, configuration: Configuration) -> Live:
+        rungs = self.space.rungs.below(configuration.epochs) if self.space.rungs else ()
+        found = self._live[number] = Live(configuration, configuration.shape(), rungs)
         return found
 
     def lane(self, lane: LaneId) -> LaneRecord | None:
@@ -324,12 +329,12 @@ class Study:
         values: dict[str, Any] | None = {}
         if number > 0:
             spent = self.space.size is not None and not self.space.explicit and self._inside >= self.space.size
-            values = None if spent else self._proposals.propose(number, self._results)
+            values = None if spent else self._proposals.propose(number, self._remembered(number))
         if values is None:
             self.exhausted = True
             return False
-        every = self.space.configuration(values).model_dump(mode="json")
-        settings = {name: every[name] for name in values}
+        configuration = self.space.configuration(values)
+        settings = configuration.model_dump(mode="json", include=set(values))
         first = self._known.get(self._fingerprint(settings))
         text = canonical_json(settings).decode()
         self._put(TrialRow(self.fold, number, State.RUNNING.value, settings=text, repeats=first))
@@ -337,27 +342,39 @@ class Study:
             for seed in range(self.space.seeds):
                 self._put(LaneRow(self.fold, number, seed, 1, State.RUNNING.value))
             self._meet(self.record.trials[number])
+            self._enliven(number, configuration)
         return True
+
+    def _remembered(self, number: int) -> list[Result]:
+        """The results that proposals from `number` on may look at; the others are forgotten."""
+        oldest = oldest_seen(self.space, number)
+        if oldest > self._oldest:
+            self._results = [result for result in self._results if result.number >= oldest]
+            self._oldest = oldest
+        return self._results
 
     def _meet(self, trial: TrialRecord) -> None:
         """Remember a configuration that was not tried before."""
         self._known[self._fingerprint(trial.settings)] = trial.number
-        self._inside += all(p.contains(self._value(trial, p.name)) for p in self.space.parameters)
+        if self.space.size is not None:
+            values = self._values(trial)
+            self._inside += all(p.contains(values[p.name]) for p in self.space.parameters)
 
     def _learn(self, trial: TrialRecord) -> None:
         """Remember how a trial ended, for proposals; what only repeats another is not counted twice."""
-        if trial.repeats is None:
-            values = {p.name: self._value(trial, p.name) for p in self.space.parameters}
-            score = trial.score if trial.state is State.FINISHED else None
-            self._results.append(Result(trial.number, values, trial.state, score, tuple(sorted(trial.reached.items()))))
+        if trial.repeats is None and trial.number >= oldest_seen(self.space, len(self.record.trials)):
+            score, rungs = trial.score if trial.state is State.FINISHED else None, tuple(sorted(trial.reached.items()))
+            self._results.append(Result(trial.number, self._values(trial), trial.state, score, rungs))
 
     def _fingerprint(self, settings: dict[str, Any]) -> bytes:
         """Equal for equal configurations: what differs from trial 0."""
         return canonical_json({name: value for name, value in settings.items() if value != self.record.default[name]})
 
-    def _value(self, trial: TrialRecord, name: str) -> Any:
-        value = trial.settings.get(name, self.record.default.get(name))
-        return tuple(value) if isinstance(value, list) else value
+    def _values(self, trial: TrialRecord) -> dict[str, Any]:
+        """The trial's values of the space's parameters."""
+        configuration = self.record.configuration(trial)
+        found = {p.name: configuration[p.name] for p in self.space.parameters}
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 
 def _key(lane: LaneId) -> tuple[str, int, int]:

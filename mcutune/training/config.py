@@ -90,8 +90,7 @@ def configuration(overrides: dict[str, Any]) -> Configuration:
     values = {**default_values(), **overrides}
     if isinstance(values.get("static"), list):
         values["static"] = tuple(values["static"])
-    floats = (name for name, field in Configuration.model_fields.items() if float in _types(field.annotation))
-    for name in floats:  # 1 is a number where 1.0 is meant; strict mode would refuse it
+    for name in _floats():  # 1 is a number where 1.0 is meant; strict mode would refuse it
         if isinstance(values.get(name), int) and not isinstance(values.get(name), bool):
             values[name] = float(values[name])
     try:
@@ -105,6 +104,12 @@ def _line(location: tuple[Any, ...], message: str, found: Any) -> str:
     if not location:  # of the configuration as a whole; the message names the key
         return message.removeprefix("Value error, ")
     return f"{'.'.join(map(str, location))}: {message} (got {found!r})"
+
+
+@lru_cache(maxsize=1)
+def _floats() -> tuple[str, ...]:
+    """The keys whose values are numbers with a fraction."""
+    return tuple(name for name, field in Configuration.model_fields.items() if float in _types(field.annotation))
 
 
 def _types(annotation: Any) -> tuple[Any, ...]:
