@@ -37,7 +37,7 @@ from mcutune.search.ledger import NoSpace, open_ledger
 from mcutune.search.lock import RunLock
 from mcutune.search.pack_sizes import Timings, told
 from mcutune.search.packs import Packs, PackState
-from mcutune.search.records import EventRow, Row, StudyRow, TrialRow
+from mcutune.search.records import EventRow, LaneRow, Row, StudyRow, TrialRow
 from mcutune.search.run_folder import BEST, STOP, Plan, agree, make_folder, study_row
 from mcutune.search.study import Study
 from mcutune.search.summary import FINISHED, best_of
@@ -316,6 +316,8 @@ class Coordinator:
         self._ledger.put(row)
         if isinstance(row, TrialRow) and row.state == State.FAILED.value:
             self._failed.append(row)
+        elif isinstance(row, LaneRow) and row.state == State.RUNNING.value:
+            self._packs.offer(LaneId(row.fold, row.trial, row.seed))
 
     def _conclude(self, asking: PackState | None = None, places: int = 0) -> bool:
         """Draw all conclusions and commit; False while the disk is full. Nothing is acknowledged before it is True.

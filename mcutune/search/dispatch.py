@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mcutune.domain.trial import LaneId, LaneOrder, Verdict
+from mcutune.domain.trial import LaneId, LaneOrder, State, Verdict
 from mcutune.search.packs import Packs, PackState
-from mcutune.search.study import Study
+from mcutune.search.records import LaneRecord
+from mcutune.search.study import Live, Study
 
 HELD = 2  # times its places a pack may hold lanes, parked ones included, before it gets trials beyond the lag
 Shape = tuple[Any, ...]
@@ -59,7 +60,7 @@ class Dispatch:
         training = sum(study.verdict(lane, held.seen) is Verdict.CONTINUE for lane, held in state.held.items())
         if training >= places:
             return 0
-        return places - training - sum(self._packs.holder(lane) is None for lane, _, _ in study.ready())
+        return places - training - sum(1 for _ in self._free(study))
 
     def hand_out(self, state: PackState, places: int, verdicts: Mapping[LaneId, Verdict]) -> Iterator[LaneOrder]:
         """Lanes of the pack's fold and shape that nobody holds, none that it was just told to end.
@@ -67,10 +68,10 @@ class Dispatch:
         As many as those that go on leave of its places: a lane that was just told to park or end has left its own.
         """
         free = places - sum(verdict is Verdict.CONTINUE for verdict in verdicts.values())
-        for lane, record, live in self._studies[state.fold].ready():
+        for lane, record, live in self._free(self._studies[state.fold]):
             if free <= 0:
                 return
-            if self._packs.holder(lane) is None and lane not in verdicts and live.shape == state.shape:
+            if lane not in verdicts and live.shape == state.shape:
                 self._packs.hold(state, lane, record.attempt)
                 yield LaneOrder(lane, record.attempt, live.configuration.model_dump(), live.configuration.epochs)
                 free -= 1
@@ -89,6 +90,14 @@ class Dispatch:
     def _open(self) -> Iterator[tuple[Study, Shape, int]]:
         """Study, shape and trial of every lane that nobody holds."""
         for study in self._studies.values():
-            for lane, _, live in study.ready():
-                if self._packs.holder(lane) is None:
-                    yield study, live.shape, lane.trial
+            for lane, _, live in self._free(study):
+                yield study, live.shape, lane.trial
+
+    def _free(self, study: Study) -> Iterator[tuple[LaneId, LaneRecord, Live]]:
+        """The lanes of a study that are to be trained and that nobody holds, lowest trial first."""
+        for lane in self._packs.unheld(study.fold):
+            record = study.lane(lane)
+            if record is None or record.state is not State.RUNNING:
+                self._packs.forget(lane)
+            else:
+                yield lane, record, study.live(lane.trial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +45,7 @@ class Packs:
         self._lease = lease
         self._packs: dict[str, PackState] = {}
         self._holders: dict[LaneId, str] = {}
+        self._unheld: defaultdict[str, set[LaneId]] = defaultdict(set)
 
     def __iter__(self) -> Iterator[PackState]:
         return iter(self._packs.values())
@@ -89,15 +91,27 @@ class Packs:
     def hold(self, state: PackState, lane: LaneId, attempt: int) -> None:
         state.held[lane] = Held(attempt)
         self._holders[lane] = state.name
+        self._unheld[lane.fold].discard(lane)
 
     def release(self, state: PackState | None, lane: LaneId) -> None:
         if state is not None:
             state.held.pop(lane, None)
             if self._holders.get(lane) == state.name:
                 del self._holders[lane]
+                self.offer(lane)
 
-    def holder(self, lane: LaneId) -> str | None:
-        return self._holders.get(lane)
+    def offer(self, lane: LaneId) -> None:
+        """Nobody holds this lane, which is to be trained."""
+        if lane not in self._holders:
+            self._unheld[lane.fold].add(lane)
+
+    def forget(self, lane: LaneId) -> None:
+        """An unheld lane has ended."""
+        self._unheld[lane.fold].discard(lane)
+
+    def unheld(self, fold: str) -> list[LaneId]:
+        """The lanes of a fold that nobody holds, lowest trial first, then seeds; some may have ended meanwhile."""
+        return sorted(self._unheld[fold])
 
     def serving(self, fold: str, shape: tuple[Any, ...]) -> int:
         """How many packs work on this fold and shape."""
