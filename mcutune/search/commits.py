@@ -57,8 +57,9 @@ class Commit(NamedTuple):
         yield from (row for row in kept if not isinstance(row, StudyRow))
 
     def steps_of(self, fold: str, trial: int) -> Iterator[Row]:
-        """The steps of one trial; the other rows are not made."""
-        return (_row(fields) for fields in json.loads(self.steps) if fields[1] == fold and fields[2] == trial)
+        """The steps of one trial; the other rows are not made, a text without it is not read."""
+        found = json.loads(self.steps) if _encode([fold, trial])[1:-1].encode() in self.steps else []
+        return (_row(fields) for fields in found if fields[1] == fold and fields[2] == trial)
 
 
 def is_kept(row: Row) -> bool:

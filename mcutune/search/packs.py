@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class Packs:
         self._lease = lease
         self._packs: dict[str, PackState] = {}
         self._holders: dict[LaneId, str] = {}
+        self._due = math.inf  # before then no lease runs out: what is heard of a pack only moves its end on
         self._unheld: defaultdict[str, set[LaneId]] = defaultdict(set)
 
     def __iter__(self) -> Iterator[PackState]:
@@ -53,6 +55,7 @@ class Packs:
     def enter(self, state: PackState) -> None:
         state.heard = self._clock()
         self._packs[state.name] = state
+        self._due = min(self._due, state.heard + self._lease)
 
     def leave(self, pack: str) -> PackState | None:
         """Forget a pack; its lanes are still in `held`, for `release`."""
@@ -80,13 +83,18 @@ class Packs:
 
     def silent(self, training: Callable[[str], bool]) -> list[PackState]:
         """The packs whose lease has run out, which are forgotten. `training`: whether a pack trains an encoder."""
-        now = self._clock()
-        gone = []
+        now, gone = self._clock(), []
+        if now < self._due:
+            return []
         for state in list(self._packs.values()):
-            lease = max(self._lease, 10 * state.longest, ENCODER_LEASE if training(state.name) else 0.0)
+            lease = max(self._lease_of(state), ENCODER_LEASE if training(state.name) else 0.0)
             if now - state.heard > lease:
                 gone.append(self._packs.pop(state.name))
+        self._due = min((state.heard + self._lease_of(state) for state in self), default=math.inf)
         return gone
+
+    def _lease_of(self, state: PackState) -> float:
+        return max(self._lease, 10 * state.longest)
 
     def hold(self, state: PackState, lane: LaneId, attempt: int) -> None:
         state.held[lane] = Held(attempt)
