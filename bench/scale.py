@@ -59,8 +59,8 @@ def variants(quick: bool) -> list[Variant]:
     warm = WINDOW + BLOCK
     return [
         Variant("random", f"{plain}sampler: random\n", much, packs, at_once, 64),
-        Variant("random, all packs at once", f"{plain}sampler: random\n", much // 5, packs, packs, 8),
-        Variant("random, eta 3", f"{rungs}sampler: random\n", much // 5, packs // 5, 2, 64),
+        Variant("random, all packs at once", f"{plain}sampler: random\n", much // 2, packs, packs, 8),
+        Variant("random, eta 3", f"{rungs}sampler: random\n", much // 5, packs // 5, 2, 32),
         Variant("tpe", f"{plain}sampler: tpe\n", warm + (BLOCK if quick else 10 * BLOCK), packs // 10, 2, 8, warm),
     ]
 
@@ -223,8 +223,10 @@ def rows_of(variant: Variant, folder: Path, played: Played, memory: list[float],
     """The figures of a variant."""
     trials, name = variant.trials, variant.name
     size = sum(path.stat().st_size for path in folder.glob(f"{DATABASE}*"))
-    tenth = (trials - variant.warm) // 10
-    first, last = (variant.warm, variant.warm + tenth), (trials - tenth, trials)
+    flying = variant.at_once * variant.lanes  # lanes: while they fill the packs and leave them, packs wait
+    tenth = (trials - variant.warm - 2 * flying) // 10
+    begin, end = variant.warm + flying, trials - flying
+    first, last = (begin, begin + tenth), (end - tenth, end)
     early, late = (played.per_trial(played.words, *span) for span in (first, last))
     processor = [played.per_trial(played.processor, *span) for span in (first, last)]
     opening = median_seconds(lambda: open_ledger(folder)[0].close(), repeats=3)
