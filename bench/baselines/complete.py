@@ -71,8 +71,9 @@ def _frozen(p: dict[str, Tensor], inputs: list[Tensor], encoded: list[Tensor], c
     """Logits [N, K]; the last private pair of each modality is that of the complete combination."""
     common, both = p["common.bias"], p["characteristic.bias"]
     for m, (x, r) in enumerate(zip(inputs, encoded, strict=True)):
-        a, b = p[f"adapter.{m}.A"], p["adapter.B"][m]
-        shared, private = (c.scale * _product(_product(x, a[slot].T, c), b[slot], c) for slot in (0, -1))
+        a = p[f"adapter.{m}.A"]
+        pairs = (a[0], p["shared.B"][m]), (a[-1], p["private.B"][m, -1])
+        shared, private = (c.scale * _product(_product(x, down.T, c), up, c) for down, up in pairs)
         common = common + _product(r, p["common.encoder"][m].T, c) + _product(shared, p["common.adapter"][m], c)
         both = both + _product(private, p["characteristic"][m], c)
     classes = common.shape[-1]

@@ -52,7 +52,7 @@ def cohort_product(x: Tensor, b: Tensor, cohorts: Sequence[int], *, low_precisio
     # Not split where there is one cohort: the gradient of a split is a copy.
     lanes = b.split(list(cohorts)) if len(cohorts) > 1 else [b]
     parts = [_side_by_side(each, those, low_precision) for each, those in zip(x, lanes, strict=True)]
-    return torch.cat(parts) if len(parts) > 1 else parts[0].contiguous()
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _side_by_side(x: Tensor, b: Tensor, low_precision: bool) -> Tensor:

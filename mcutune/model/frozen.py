@@ -15,6 +15,7 @@ Rows are independent, so B counts rows here, whatever the encoder.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +61,8 @@ class FrozenNetwork:
                 Parameter(f"adapter.{m}.A", (slots, self.rank, dim), "uniform", dim, rank_axis=1)
                 for m, dim in enumerate(self.dims)
             ),
-            Parameter("adapter.B", (many, slots, self.rank, width), "zeros", rank_axis=2),
+            Parameter("shared.B", (many, self.rank, width), "zeros", rank_axis=1),
+            Parameter("private.B", (many, self.private, self.rank, width), "zeros", rank_axis=2),
             Parameter("common.encoder", (many, self.classes, width), "uniform", 2 * many * width),
             Parameter("common.adapter", (many, width, self.classes), "uniform", 2 * many * width),
             Parameter("common.bias", (self.classes,), "zeros"),
@@ -94,21 +96,22 @@ class FrozenNetwork:
         """
         first = [sum(cohorts[:u]) for u in range(len(cohorts))]
         rates = lanes.adapter_dropout[first], lanes.dropout[first]
-        z = self._inner(params, [drop(x, rates[0], f"x{m}") for m, x in enumerate(inputs)], lanes, cohorts)
-        own, private = z.split([self.rank, self.private * self.rank], -1)
         here = self.member[drawn].transpose(1, 2)[..., None]  # [P, M, B, 1]
-        chosen = self._chosen[drawn].transpose(1, 2)[..., None].to(z.dtype)  # [P, M, B, J, 1]
-        masked = private.unflatten(-1, (self.private, self.rank)) * chosen
-        mine = masked.sum(3)
+        scale = lanes.along("scale", 3)
+        parts = []
+        for m, x in enumerate(inputs):
+            z = self._inner(params, m, drop(x, rates[0], f"x{m}"), cohorts)
+            parts.append(_Drawn.apply(z, scale, self._chosen[drawn, m] * scale))
+        own, mine, masked = (torch.stack(part, 1) for part in zip(*parts, strict=True))  # [P, M, B, ..]
 
-        b = params["adapter.B"]
-        b_shared, b_private = b.split([1, self.private], 2)
-        b_shared, transposed = b_shared[:, :, 0], b_shared[:, :, 0].transpose(2, 3)
+        # Contiguous once, for two products that group it differently.
+        b_shared, b_private = params["shared.B"], params["private.B"].contiguous()
+        transposed = b_shared.transpose(2, 3)
         of_own = self.product(b_shared, torch.cat([params["common.adapter"], transposed], -1))
         to_common, to_own = self.product(own, of_own).split([self.classes, self.rank], -1)
         of_private = self.product(b_private.flatten(2, 3), torch.cat([params["characteristic"], transposed], -1))
         among = self.product(b_private, b_private.transpose(3, 4)).flatten(2, 3)  # [P, M, J·R, R]
-        reached = self.product(masked.flatten(3, 4), torch.cat([of_private, among], -1))
+        reached = self.product(masked, torch.cat([of_private, among], -1))
         to_both, to_shared, to_mine = reached.split([params["characteristic"].shape[-1], self.rank, self.rank], -1)
 
         cos2 = cosine_of((to_shared * own).sum(-1), (to_own * own).sum(-1), (to_mine * mine).sum(-1))
@@ -117,14 +120,13 @@ class FrozenNetwork:
         both = params["characteristic.bias"][:, None] + to_both.sum(1)
         return Output(self._fused(params, common, both, lanes), cos2.transpose(1, 2), self.member[drawn])
 
-    def _inner(self, params: dict[str, Tensor], inputs: list[Tensor], lanes: Lanes, cohorts: Sequence[int]) -> Tensor:
-        """s A X of every pair [P, M, n, slots · R], from inputs[m] [U, n, D_m].
+    def _inner(self, params: dict[str, Tensor], m: int, x: Tensor, cohorts: Sequence[int]) -> Tensor:
+        """A X of every pair of modality m [P, n, slots · R], the shared one first, from x [U, n, D].
 
         All pairs' A are multiplied at once: with lanes side by side it is one wide product, bound by reading x. Only
         what a row needs is read of it.
         """
-        parts = [self._cohorts(x, params[f"adapter.{m}.A"].flatten(1, 2), cohorts) for m, x in enumerate(inputs)]
-        return torch.stack(parts, 1) * lanes.along("scale", 4)
+        return self._cohorts(x, params[f"adapter.{m}.A"].flatten(1, 2), cohorts)
 
     def _read_encoders(self, params: dict[str, Tensor], encoded: Tensor, cohorts: Sequence[int]) -> Tensor:
         """What y_com takes of encoded [U, M, n, W]: [P, M, n, K]."""
@@ -165,9 +167,8 @@ class FrozenNetwork:
 
     def _folded(self, params: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """What reads the R numbers of a pair: classifier [P, M, R, K] of the shared, [P, M, J, R, K + hidden]."""
-        b_shared, b_private = params["adapter.B"].split([1, self.private], 2)
-        shared = self.product(b_shared[:, :, 0], params["common.adapter"])
-        private = self.product(b_private.flatten(2, 3), params["characteristic"])
+        shared = self.product(params["shared.B"], params["common.adapter"])
+        private = self.product(params["private.B"].flatten(2, 3), params["characteristic"])
         return shared, private.unflatten(2, (self.private, self.rank))
 
     def _measure(
@@ -177,8 +178,8 @@ class FrozenNetwork:
         many, rows, count = len(lanes.scale), len(inputs[0]), len(self.member)
         common = params["common.bias"].view(many, 1, 1, -1).repeat(1, count, rows, 1)
         both = params["characteristic.bias"].view(many, 1, 1, -1).repeat(1, count, rows, 1)
-        z = self._inner(params, [x[None] for x in inputs], lanes, [many])
-        own, private = z.split([self.rank, self.private * self.rank], -1)
+        z = torch.stack([self._inner(params, m, x[None], [many]) for m, x in enumerate(inputs)], 1)
+        own, private = (z * lanes.along("scale", 4)).split([self.rank, self.private * self.rank], -1)
         to_common = self._read_encoders(params, encoded, cohorts) + self.product(own, folded[0])
         inner = private.unflatten(-1, (self.private, self.rank)).transpose(2, 3)  # [P, M, J, n, R]
         to_both = self.product(inner, folded[1])
@@ -190,8 +191,33 @@ class FrozenNetwork:
     @torch.no_grad()
     def representations(self, params: dict[str, Tensor], m: int, x: Tensor, lanes: Lanes) -> tuple[Tensor, Tensor]:
         """Shared [P, N, W] and every private [P, J, N, W] representation of modality m for rows x [N, D_m]."""
-        a, b = params[f"adapter.{m}.A"], params["adapter.B"][:, m]
-        z = self._cohorts(x[None], a.flatten(1, 2), [len(a)]) * lanes.along("scale", 3)
-        shared = self.product(z[..., : self.rank], b[:, 0])
+        z = self._inner(params, m, x[None], [len(lanes.scale)]) * lanes.along("scale", 3)
+        shared = self.product(z[..., : self.rank], params["shared.B"][:, m])
         inner = z[..., self.rank :].unflatten(-1, (-1, self.rank)).transpose(1, 2)
-        return shared, self.product(inner, b[:, 1:])
+        return shared, self.product(inner, params["private.B"][:, m])
+
+
+class _Drawn(torch.autograd.Function):
+    """The R numbers of the shared pair, those of the drawn private pair, and those of all with the others at zero.
+
+    One pass each way over z, the widest tensor of a step, where split, scale, mask and sum would take one each.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, scale: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """z [P, n, (1 + J)·R], scale [P, 1, 1], chosen [P, n, J] (0 or scale) → [P, n, R] twice, [P, n, J·R]."""
+        ctx.save_for_backward(scale, chosen)
+        rank = z.shape[-1] // (1 + chosen.shape[-1])
+        private = z[..., rank:].unflatten(-1, (-1, rank)) * chosen[..., None]
+        return z[..., :rank] * scale, private.sum(2), private.flatten(2)
+
+    @staticmethod
+    def backward(ctx: Any, own: Tensor, mine: Tensor, masked: Tensor) -> tuple[Tensor, None, None]:
+        scale, chosen = ctx.saved_tensors
+        lanes, rows, rank = own.shape
+        # Rows first, as the product that made z wants it.
+        z = own.new_empty(rows, lanes, rank + masked.shape[-1]).transpose(0, 1)
+        torch.mul(own, scale, out=z[..., :rank])
+        private = z[..., rank:].unflatten(-1, (-1, rank))
+        torch.add(masked.unflatten(-1, (-1, rank)), mine[:, :, None], out=private).mul_(chosen[..., None])
+        return z, None, None

@@ -19,7 +19,8 @@ def frozen_row(params: dict[str, Tensor], x: list[Tensor], encoded: list[Tensor]
     for m in combination.modalities():
         with_m = [i for i, other in enumerate(combinations(many)) if m in other]
         own = 1 + with_m.index(c)
-        a, b = params[f"adapter.{m}.A"], params["adapter.B"][m]
+        a = params[f"adapter.{m}.A"]
+        b = [params["shared.B"][m], *params["private.B"][m]]
         shared = scale * (a[0] @ x[m]) @ b[0]
         private = scale * (a[own] @ x[m]) @ b[own]
         y_common = y_common + params["common.encoder"][m] @ encoded[m] + shared @ params["common.adapter"][m]
