@@ -122,3 +122,14 @@ def test_seeds_may_come_in_any_order(seeds):
     for place, seed in enumerate(seeds):
         alone, _ = trained(pack_of(data), [order(place, seed, dropout=0.4)], epochs=2 if place == 0 else 1)
         same(alone[0], lanes[place])
+
+
+@pytest.mark.parametrize("rate", ["dropout", "adapter_dropout"])
+def test_lanes_of_a_seed_may_have_unequal_rates(rate):
+    """They read the same rows, so all but the rate would let them share their dropped inputs."""
+    data = fold()
+    orders = [order(i, 0, **{rate: value}) for i, value in enumerate((0.2, 0.6, 0.2))]
+    together, _ = trained(pack_of(data), orders)
+    for place, one in enumerate(orders):
+        alone, _ = trained(pack_of(data), [one])
+        same(alone[0], together[place])
