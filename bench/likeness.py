@@ -37,16 +37,18 @@ class Likeness:
     order: np.ndarray
 
 
-def likeness(*, quick: bool = False, dims: tuple[int, ...] = DIMS) -> Likeness:
-    """The data; of a twelfth of the size where `quick`."""
+def likeness(*, quick: bool = False, steps_only: bool = False) -> Likeness:
+    """The data; of a twelfth of the size where `quick`. steps_only: with one dialogue of validation, to time steps."""
     sessions = tuple(max(2, count // 12) for count in SESSIONS) if quick else SESSIONS
     length = LENGTH // 4 if quick else LENGTH
     rows = (sum(sessions) + 2) * length * 4 // 3  # enough for as many dialogues, however long they come out
-    made = columns(options(rows=rows, modalities=len(dims), dims=dims, dialogue_rows=length))
+    made = columns(options(rows=rows, modalities=len(DIMS), dims=DIMS, dialogue_rows=length))
     number = _numbered(made)
     session = np.repeat(np.arange(len(sessions)), sessions)
     test = np.flatnonzero(number < sessions[0])[: TEST_ROWS // 16 if quick else TEST_ROWS]
-    kept = np.flatnonzero((number >= sessions[0]) & (number < len(session)))
+    last = sessions[0] + (1 if steps_only else sessions[1])  # validation dialogues end before it
+    training = (number >= sessions[0] + sessions[1]) & (number < len(session))
+    kept = np.flatnonzero(training | (number >= sessions[0]) & (number < last))
     return Likeness(
         fold_of(made, kept, session[number[kept]] == 1),
         {name: x[test] for name, x in made.features.items()},

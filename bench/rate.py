@@ -26,7 +26,7 @@ from mcutune.training.pack import Pack
 GROUP = "rate"
 SIZE = 2048
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-STEPS = {("frozen", 1): 32, ("frozen", 32): 4, ("trained", 1): 3, ("trained", 4): 1}
+STEPS = {("frozen", 1): 32, ("frozen", 32): 4, ("trained", 2): 1}
 """Steps that are timed, for each architecture and number of lanes."""
 _NAMED = 4  # operators
 
@@ -76,7 +76,7 @@ def step_row(fold: FoldData, encoder: str, count: int, precision: str, machine: 
     pack = pack_of(fold, {**overrides, "encoder_epochs": 1})
     lanes = lanes_of(pack, count, {**overrides, "encoder_epochs": 1})
     steps = 1 if quick else STEPS[encoder, count]
-    operations, seconds = step_of(pack, lanes, steps, 1 if quick else 3)
+    operations, seconds = step_of(pack, lanes, steps, 1 if quick else 2)
     rate = operations / max(seconds, 1e-9)
     return Row(
         GROUP, f"{encoder}, {precision}, pack of {count}", rate / 1e9, "GFLOP/s", rate / machine,
@@ -93,6 +93,5 @@ def measure(quick: bool) -> list[Row]:
         Row(GROUP, f"{size}³ product, {p}, {threads} thread{'s' * (threads > 1)}", rate / 1e9, "GFLOP/s")
         for (p, threads), rate in rates.items()
     ]
-    fold = likeness(quick=quick).fold
-    kinds = [("frozen", 1), ("trained", 1)] if quick else list(STEPS)
-    return found + [step_row(fold, *kind, p, rates[p, 1], quick) for kind in kinds for p in DTYPES]
+    fold = likeness(quick=quick, steps_only=True).fold
+    return found + [step_row(fold, *kind, p, rates[p, 1], quick) for kind in STEPS for p in DTYPES]
