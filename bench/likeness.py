@@ -38,11 +38,18 @@ class Likeness:
 
 
 def likeness(*, quick: bool = False, steps_only: bool = False) -> Likeness:
-    """The data; of a twelfth of the size where `quick`. steps_only: with one dialogue of validation, to time steps."""
+    """The data; far smaller where `quick`. steps_only: with one dialogue of validation, to time steps."""
     sessions = tuple(max(2, count // 12) for count in SESSIONS) if quick else SESSIONS
     length = LENGTH // 4 if quick else LENGTH
     rows = (sum(sessions) + 2) * length * 4 // 3  # enough for as many dialogues, however long they come out
-    made = columns(options(rows=rows, modalities=len(DIMS), dims=DIMS, dialogue_rows=length))
+    made = columns(
+        options(
+            rows=rows,
+            modalities=len(DIMS),
+            dims=tuple(dim // 16 for dim in DIMS) if quick else DIMS,
+            dialogue_rows=length,
+        )
+    )
     number = _numbered(made)
     session = np.repeat(np.arange(len(sessions)), sessions)
     test = np.flatnonzero(number < sessions[0])[: TEST_ROWS // 16 if quick else TEST_ROWS]

@@ -28,7 +28,8 @@ SIZE = 2048
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 STEPS = {("frozen", 1): 32, ("frozen", 32): 4, ("trained", 2): 1}
 """Steps that are timed, for each architecture and number of lanes."""
-_NAMED = 4  # operators
+_PRODUCTS = ("mm", "bmm", "addmm", "baddbmm")
+_NAMED = 3  # operators
 
 
 def product_rate(precision: str, threads: int, size: int) -> float:
@@ -58,14 +59,15 @@ def operations(pack: Pack, lanes: list[Lane], steps: int) -> float:
     return float(counter.get_total_flops())
 
 
-def heaviest(pack: Pack, lanes: list[Lane], steps: int) -> str:
-    """The operators that most of the time is spent in, with their shares."""
+def losses(pack: Pack, lanes: list[Lane], steps: int) -> str:
+    """The share of matrix products in the time of a cut-short epoch, and the operators that take most of the rest."""
     with profile(activities=[ProfilerActivity.CPU]) as found:
         pack.epoch(lanes, most_steps=steps)
-    each = {event.key: event.self_cpu_time_total for event in found.key_averages()}
+    each = {event.key.removeprefix("aten::"): event.self_cpu_time_total for event in found.key_averages()}
     total = sum(each.values())
+    products = sum(each.pop(key, 0.0) for key in _PRODUCTS)
     first = sorted(each, key=lambda key: -each[key])[:_NAMED]
-    return ", ".join(f"{key.removeprefix('aten::')} {each[key] / total:.0%}" for key in first)
+    return f"products {products / total:.0%} of the time, " + ", ".join(f"{k} {each[k] / total:.0%}" for k in first)
 
 
 def step_row(fold: FoldData, encoder: str, count: int, precision: str, machine: float, quick: bool) -> Row:
@@ -81,7 +83,7 @@ def step_row(fold: FoldData, encoder: str, count: int, precision: str, machine: 
     return Row(
         GROUP, f"{encoder}, {precision}, pack of {count}", rate / 1e9, "GFLOP/s", rate / machine,
         f"{SIZE}³ product, 1 thread", machine / 1e9,
-        note=f"{seconds * 1e3 / count:.3g} ms a lane's step; {heaviest(pack, lanes, 1 + steps)}",
+        note=f"{seconds * 1e3 / count:.3g} ms a lane's step; {losses(pack, lanes, 1 + steps)}",
     )  # fmt: skip
 
 

@@ -27,6 +27,8 @@ GROUP = "throughput"
 BASELINE = "published form"
 TRIALS, EPOCHS = 64, 20  # of the frozen row
 PACK_SIZES = (8, 32)
+KINDS = (("float32", 1), ("float32", 4), ("bfloat16", 1), ("bfloat16", 4))  # of `trained`: precision, lanes of a pack
+QUICK_KINDS = (("float32", 1), ("bfloat16", 2))
 TRAINED = {"encoder": "trained", "batch": BATCH * LENGTH}  # rows of as many dialogues as the published form takes
 FROZEN = {"batch": 128, "class_weight": "balanced"}  # as search_spaces/ranks.yaml
 
@@ -93,7 +95,7 @@ def frozen_rate(quick: bool) -> float:
 def trained_rows(base: float, quick: bool) -> list[Row]:
     """`trained` against the published form, in both precisions, alone and packed."""
     found = []
-    for precision, lanes in (("float32", 1), ("float32", 4), ("bfloat16", 1), ("bfloat16", 4)):
+    for precision, lanes in QUICK_KINDS if quick else KINDS:
         rate = rate_of_two(steady_epochs, [(lanes, precision, 1 if lanes > 1 else 2, quick)] * 2)
         name = f"trained, {precision}, 2 packs of {lanes}"
         found.append(_against(base, name, rate, "≥ 10 ×" if lanes > 1 else "", 10 if lanes > 1 else None))
