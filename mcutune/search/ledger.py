@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -173,7 +174,20 @@ def _verified(path: Path, records: Records) -> tuple[Commit, bytes, Begun]:
     """The last commit, its hash, and what runs. Raises Damaged."""
     with contextlib.closing(connect(path, read_only=True)) as connection:
         connection.execute("BEGIN")  # one snapshot for all that is read
-        return replay(connection, records, path)
+        with _no_collector():
+            return replay(connection, records, path)
+
+
+@contextlib.contextmanager
+def _no_collector() -> Iterator[None]:
+    """Python's collector of cycles would walk over the growing records again and again, and there are none."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def replay(connection: sqlite3.Connection, records: Records, path: Path) -> tuple[Commit, bytes, Begun]:

@@ -229,7 +229,7 @@ class StudyRecord:
             for lane in trial.lanes:
                 lane.top = lane.best()
                 lane.epochs = lane.epochs if keep else []
-        else:
+        elif trial.lanes:
             _drop(trial, keep)
 
     def _leads(self, trial: TrialRecord) -> bool:
@@ -241,7 +241,7 @@ class StudyRecord:
 def _drop(trial: TrialRecord, keep: bool) -> None:
     for lane in trial.lanes:
         lane.top = None
-    if not keep and trial.lanes:
+    if not keep:
         trial.lanes = []
 
 
