@@ -6,12 +6,17 @@ real ones, in one process. Results carry no checkpoint: its cost is the same for
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import json
 import math
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +25,7 @@ from typing import Any
 from bench.rows import Row, median_seconds
 from mcutune.domain.task import Task
 from mcutune.domain.trial import LaneEpoch, LaneId, LaneOrder, LaneResult, Orders, Verdict
+from mcutune.errors import BadInput
 from mcutune.search.coordinator import Coordinator
 from mcutune.search.ledger import DATABASE, open_ledger
 from mcutune.search.proposals import BLOCK, WINDOW
@@ -39,7 +45,10 @@ parameters:
 
 @dataclass(frozen=True)
 class Variant:
-    """A search to be simulated: `at_once` of its `packs` live at a time. `warm`: trials before the first tenth."""
+    """A search to be simulated: `at_once` of its `packs` live at a time.
+
+    `warm`: trials before the first tenth. `readers`: processes that ask for the run's status once a second.
+    """
 
     name: str
     keys: str
@@ -48,6 +57,7 @@ class Variant:
     at_once: int
     lanes: int
     warm: int = 0
+    readers: int = 0
 
 
 def variants(quick: bool) -> list[Variant]:
@@ -60,6 +70,7 @@ def variants(quick: bool) -> list[Variant]:
     return [
         Variant("random", f"{plain}sampler: random\n", much, packs, at_once, 64),
         Variant("random, all packs at once", f"{plain}sampler: random\n", much // 2, packs, packs, 8),
+        Variant("random, 8 readers", f"{plain}sampler: random\n", much // 10, packs // 10, 2, 4, readers=8),
         Variant("random, eta 3", f"{rungs}sampler: random\n", much // 5, packs // 5, 2, 32),
         Variant("tpe", f"{plain}sampler: tpe\n", warm + (BLOCK if quick else 10 * BLOCK), packs // 10, 2, 8, warm),
     ]
@@ -207,7 +218,8 @@ def measure_variant(variant: Variant) -> list[Row]:
             sync = 1e3 * sync_seconds(Path(parent))
             coordinator = Coordinator(plan_of(folder, variant))
             memory = [resident()]
-            played = play(coordinator, variant)
+            with readers(folder, variant.readers) as polled:
+                played = play(coordinator, variant)
             memory.append(resident())
             coordinator.close()
         finally:
@@ -216,6 +228,8 @@ def measure_variant(variant: Variant) -> list[Row]:
                 os.environ["MCUTUNE_HOME"] = home
         del coordinator
         gc.collect()
+        if variant.readers:
+            return rows_of_readers(variant, polled)
         return rows_of(variant, folder, played, memory, sync)
 
 
@@ -253,6 +267,39 @@ def rows_of(variant: Variant, folder: Path, played: Played, memory: list[float],
             met=None if large else looking < 200, note="of the closed run; the start of Python is not in it"),
         Row("scale", f"{name}: memory of the process", memory[1], "MiB", note=f"{memory[0]:.0f} MiB at its start"),
     ]  # fmt: skip
+
+
+def rows_of_readers(variant: Variant, polled: array[float]) -> list[Row]:
+    """How long those waited who asked while the search went on, and they and it had the same cores."""
+    p99, name = quantile(polled, 0.99), f"{variant.name}: their status, p99"
+    note = f"{len(polled)} answers, median {quantile(polled, 0.5):.0f} ms, until trial {variant.trials:,} had ended"
+    return [Row("scale", name, p99, "ms", goal="< 200 ms", met=p99 < 200, note=note)]
+
+
+@contextlib.contextmanager
+def readers(folder: Path, count: int) -> Iterator[array[float]]:
+    """So many processes that ask for the status until the end, and then the seconds that they waited."""
+    found = array("d")
+    command = [sys.executable, "-c", f"from bench.scale import poll; poll({str(folder)!r})"]
+    begun = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    try:
+        yield found
+    finally:
+        folder.with_name("over").touch()
+        for process in begun:
+            found.extend(json.loads(process.communicate()[0]))
+
+
+def poll(folder: str) -> None:
+    """Ask for the status once a second until the file `over` lies beside the run; print the seconds of each answer."""
+    path, waited = Path(folder), []
+    while not path.with_name("over").exists():
+        before = time.perf_counter()
+        with contextlib.suppress(BadInput):  # the search has not begun
+            status(path)
+            waited.append(time.perf_counter() - before)
+        time.sleep(max(0.0, 1 - (time.perf_counter() - before)))
+    print(json.dumps(waited))
 
 
 def plan_of(folder: Path, variant: Variant) -> Plan:
