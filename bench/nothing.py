@@ -108,7 +108,7 @@ def search(folder: Path, space: str, trials: int, sampler: str) -> dict[str, flo
     )  # fmt: skip
     shape = Shape("local", None, None, None, 1, 1, None)
     with opened(shape, nullcontext) as (place, capacity):
-        packs, lanes = packs_for(plan, shape, capacity)
+        packs, lanes = packs_for(plan, shape, place, capacity)
         job = Job(
             plan.name, partial(Coordinator, plan), folder, lanes, plan.folder / "logs",
             loop=partial(loop_of_nothing, times=times), memory=memory_of_a_pack(packs, place),

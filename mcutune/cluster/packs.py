@@ -6,7 +6,9 @@ Tune's and Train's files lie in the private folder of the place and are never re
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +21,7 @@ from mcutune.cluster.resources import Plan
 
 Loop = Callable[[dict[str, Any]], None]
 _told_to_stop: set[str] = set()  # fleets of this process; a stopper is pickled, so it carries only the key
+_TURN = 0.25  # seconds after which a pack asks again whether it may start
 _DRIVER_RESTARTS = 3  # of the process that opens worker groups; it computes nothing, so it hardly ever dies
 
 
@@ -27,8 +30,9 @@ class Fleet:
     """What to run.
 
     `loop`: the Train loop, called with {**settings, "actor", "pack", "index", "storage"}. `actor`: the name of the
-    actor with `begin(index, reason)`, which answers (a new name, placement group left behind or None), or None for no
-    more. `reason`: why the pack's former worker group, if any, ended.
+    actor with `turn(index)`, which tells whether a worker group may start now, and `begin(index, reason)`, which
+    answers (a new name, placement group left behind or None), or None for no more. `reason`: why the pack's former
+    worker group, if any, ended.
     """
 
     name: str
@@ -81,12 +85,28 @@ class RunningFleet:
 
     def _fit(self) -> None:
         try:
+            _start_helpers()
             results = _tuner(self._fleet, self._key).fit()
             self._errors.extend(short(error) for error in results.errors)
         except BaseException as error:  # an exception of a thread would only be printed
             self._errors.append(short(error))
         finally:
             _told_to_stop.discard(self._key)
+
+
+def _start_helpers() -> None:
+    """Start the actors that all controllers of Ray Train share, beside the first pack: it would wait for each of them.
+
+    They are Ray's own, found by name; where a version has none by these names, its controllers do what they need.
+    """
+    with contextlib.suppress(Exception):
+        from ray.data._internal.cluster_autoscaler.default_autoscaling_coordinator import (
+            get_or_create_autoscaling_coordinator,
+        )
+        from ray.train.v2._internal.state.state_actor import get_or_create_state_actor
+
+        get_or_create_autoscaling_coordinator()
+        get_or_create_state_actor()
 
 
 def _tuner(fleet: Fleet, key: str) -> tune.Tuner:
@@ -132,7 +152,7 @@ def drive(config: dict[str, Any], loop: Loop, settings: dict[str, Any]) -> None:
     begun: tuple[str, Any] | None
     reason = "the process that opens worker groups died"  # read only where there was a group before
     groups = 0
-    while (begun := ray.get(actor.begin.remote(config["index"], reason))) is not None:
+    while (begun := _begun(actor, config["index"], reason)) is not None:
         groups += 1
         pack, left_behind = begun
         if left_behind is not None:
@@ -145,6 +165,14 @@ def drive(config: dict[str, Any], loop: Loop, settings: dict[str, Any]) -> None:
         except ray.exceptions.RayActorError as error:
             reason = f"Ray Train's controller died: {short(error)}"
     tune.report({"worker_groups": groups})
+
+
+def _begun(actor: Any, index: int, reason: str) -> tuple[str, Any] | None:
+    """The actor's answer once it is the turn of this pack."""
+    while not ray.get(actor.turn.remote(index)):
+        time.sleep(_TURN)
+    found: tuple[str, Any] | None = ray.get(actor.begin.remote(index, reason))
+    return found
 
 
 def _trainer(config: dict[str, Any], pack: str, loop: Loop, settings: dict[str, Any]) -> Any:

@@ -20,6 +20,9 @@ from mcutune.domain.trial import LaneEpoch, LaneFailure, LaneResult, Orders, Ver
 from mcutune.errors import UserError
 from mcutune.search.progress import Progress
 
+_START = (
+    30.0  # seconds after which a worker group that has not come to life is believed to wait for the cluster to grow
+)
 _BRIEF = 60.0  # seconds; a worker group that lived longer had work to do, and its end is no sign of a broken loop
 
 
@@ -82,6 +85,7 @@ class CoordinatorActor:
         report: Callable[[Snapshot], None] | None = None,
         snapshot: Callable[[Any], Snapshot] = snapshot_of,
         brief_lives: int = 3,
+        at_once: int = 1,
     ) -> None:
         os.environ["MCUTUNE_HOME"] = str(surroundings.home)
         os.chdir(surroundings.folder)
@@ -91,6 +95,8 @@ class CoordinatorActor:
         self._report = report
         self._snapshot = snapshot
         self._brief_lives = brief_lives
+        self._at_once = at_once
+        self._starting: dict[int, float] = {}
         self._folds: dict[str, Any] = {}
         self._groups: dict[int, _Group] = {}
         self._brief: Counter[int] = Counter()
@@ -156,6 +162,19 @@ class CoordinatorActor:
 
     # What those say who open worker groups (cluster.packs).
 
+    def turn(self, index: int) -> bool:
+        """Whether pack `index` may start a worker group now; its turn ends when that has come to life.
+
+        Most of a start is CPU time on the node of the search: `at_once` packs that start together are at work as soon
+        as all would be otherwise, and the first of them much sooner.
+        """
+        now = time.monotonic()
+        self._starting = {other: since for other, since in self._starting.items() if now - since < _START}
+        if index not in self._starting and len(self._starting) >= self._at_once and self._work_left():
+            return False
+        self._starting.setdefault(index, now)
+        return True
+
     def begin(self, index: int, reason: str) -> tuple[str, Any] | None:
         """Name of the next worker group of pack `index`, and the placement group that its former one left behind.
 
@@ -166,6 +185,7 @@ class CoordinatorActor:
         if former is not None:
             self._note_loss(index, former, reason)
         if not self._work_left() or self._brief[index] >= self._brief_lives:
+            self._starting.pop(index, None)
             return None
         self._begun[index] += 1
         group = _Group(f"{self._run}-pack{index}-{self._begun[index]}", time.monotonic())
@@ -174,6 +194,7 @@ class CoordinatorActor:
 
     def hold(self, index: int, placement: Any) -> None:
         """The worker group of pack `index` has come to life, in this placement group."""
+        self._starting.pop(index, None)
         if index in self._groups:
             self._groups[index].placement = placement
             self._groups[index].since = time.monotonic()

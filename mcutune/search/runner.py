@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mcutune.cluster.connect import unreachable
+from mcutune.cluster.connect import unreachable, usable_cpus
 from mcutune.cluster.interrupts import Interrupts
 from mcutune.cluster.metrics import Reporter, Snapshot
 from mcutune.cluster.place import Place
@@ -20,7 +20,9 @@ from mcutune.errors import NoResources, Stopped, UserError
 from mcutune.search.actor import Answer, CoordinatorActor, Surroundings, snapshot_of
 
 _LEAVE = 5.0  # seconds that packs have to leave when the work is done or a stop was asked for
+_GOODBYE = 1.5  # of these, where all that have come have left: others only start, and what for is gone
 _FORCE = 3.0  # seconds that Ray Tune has to end those that have not left
+_CPUS_OF_A_START = 2  # that the start of a pack keeps busy: three processes, each of which loads torch, in turn
 _CLOSE = 30.0  # seconds that the coordinator has to close its ledger
 # Seconds for which Ray's head, or what of Ray is on this machine, may be gone. Ray itself would end this process
 # without a word: a minute after its head, ten seconds after its raylet has gone.
@@ -138,6 +140,7 @@ def _coordinator(job: Job, place: Place, snapshot: Callable[[Any], Snapshot]) ->
             report=Reporter(job.run).report,
             snapshot=snapshot,
             brief_lives=job.brief_lives,
+            at_once=max(1, usable_cpus() // _CPUS_OF_A_START),
         )
     )
     try:
@@ -212,7 +215,7 @@ def _watch(fleet: Any, actor: Any, pulse: Pulse, interrupts: Interrupts, watch: 
             if fleet.ended or (deadline is not None and time.monotonic() > deadline):
                 break
             if (answer.progress.done or answer.progress.stopped or interrupts.asked) and deadline is None:
-                deadline = time.monotonic() + _LEAVE
+                deadline = time.monotonic() + (_LEAVE if answer.progress.packs else _GOODBYE)
                 if interrupts.asked:
                     _ask(actor, "stop", pulse)
             fleet.join(every)

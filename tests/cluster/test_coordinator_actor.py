@@ -86,6 +86,28 @@ def test_groups_that_die_young_are_given_up(
     assert actor.begin(0, "dies at once") is None
 
 
+def test_packs_start_in_turn(host: Callable[..., CoordinatorActor], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(actor_module.time, "monotonic", lambda: now[0])
+    actor = host(FakeCoordinator, at_once=2)
+    assert actor.turn(0) and actor.turn(1) and actor.turn(0)  # who asks again keeps its turn
+    assert not actor.turn(2)
+    actor.begin(0, "")
+    assert not actor.turn(2)
+    actor.hold(0, "placement")
+    assert actor.turn(2) and not actor.turn(3)
+    now[0] = 100.0  # the others wait for the cluster to grow
+    assert actor.turn(3)
+
+
+def test_no_pack_waits_for_its_turn_when_no_work_is_left(host: Callable[..., CoordinatorActor]) -> None:
+    actor = host(FakeCoordinator, at_once=1)
+    assert actor.turn(0) and not actor.turn(1)
+    actor.begin(0, "")
+    work(actor, "r-pack0-1")
+    assert actor.turn(1) and actor.begin(1, "") is None
+
+
 def test_an_error_of_the_ledger_ends_the_search_not_the_pack(host: Callable[..., CoordinatorActor]) -> None:
     actor = host(partial(FakeCoordinator, fail_after=2))
     name, _ = actor.begin(0, "") or pytest.fail("work is left")
