@@ -27,7 +27,7 @@ from mcutune.training.pack import Pack
 
 SHARE_OF_FREE = 0.7  # of the memory that is free; the rest is for what a few steps do not show
 LEAST_GAIN = 1.1  # in lane-epochs a second by two doublings; where it is less, larger packs are not tried
-MOST_SECONDS = {"cpu": 0.6, "cuda": 3.0}  # to try one size, so twice that for all smaller ones together
+MOST_SECONDS = {"cpu": 0.4, "cuda": 3.0}  # to try one size, so twice that for all smaller ones together
 # A pack on a CPU computes in one thread. What that thread was given of it says more than the time that has passed while
 # other packs were starting beside it.
 _CLOCKS: dict[str, Callable[[], float]] = {"cpu": time.thread_time, "cuda": time.perf_counter}

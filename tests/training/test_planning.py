@@ -245,6 +245,16 @@ def test_free_memory_and_the_peak_are_of_this_process() -> None:
     del content
 
 
+def test_free_memory_of_a_gpu_is_within_the_share_and_counts_what_torch_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = {"memory_reserved": 20, "memory_allocated": 5, "get_per_process_memory_fraction": 0.5}
+    for name, value in cuda.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60, 100))
+    assert free_memory(torch.device("cuda:0")) == 45
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10, 100))
+    assert free_memory(torch.device("cuda:0")) == 25
+
+
 def test_facts_name_what_speed_depends_on() -> None:
     facts = planning.facts_of(pack_of(fold()))
     assert facts == planning.facts_of(pack_of(fold(seed=1)))
