@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 from pathlib import Path
@@ -59,6 +60,8 @@ class Peak:
             torch.cuda.reset_peak_memory_stats(device)
             self._base = torch.cuda.memory_allocated(device)
             return
+        with contextlib.suppress(AttributeError, OSError):  # else what was freed before is taken again unseen
+            ctypes.CDLL(None).malloc_trim(0)
         with contextlib.suppress(OSError):  # else the peak is that of the process's whole life
             Path("/proc/self/clear_refs").write_text("5")
         self._base, self._before = _status("VmRSS"), _status("VmHWM")

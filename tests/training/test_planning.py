@@ -243,6 +243,12 @@ def test_free_memory_and_the_peak_are_of_this_process() -> None:
     content = torch.ones(10_000_000)
     assert 38e6 < peak.taken() < 80e6
     del content
+    small = [torch.ones(4_000) for _ in range(2_000)]  # from the heap, which keeps what is freed
+    del small
+    peak = Peak(CPU)
+    small = [torch.ones(4_000) for _ in range(2_000)]
+    assert 25e6 < peak.taken() < 60e6
+    del small
 
 
 def test_free_memory_of_a_gpu_is_within_the_share_and_counts_what_torch_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
