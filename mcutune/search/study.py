@@ -63,7 +63,7 @@ class Study:
         self.record = record
         self.fold = record.row.fold
         self.exhausted = False
-        self._record = put
+        self._add = put
         self._proposals = Proposals(space, space.search_seed)
         self._results: list[Result] = []  # those that proposals may still look at
         self._oldest = 0  # the lowest number among them
@@ -314,7 +314,7 @@ class Study:
         self._learn(trial)
 
     def _put(self, row: Row) -> None:
-        self._record(row)
+        self._add(row)
         if isinstance(row, TrialRow | LaneRow | EpochRow):
             self._touched.add(row.number if isinstance(row, TrialRow) else row.trial)
 
