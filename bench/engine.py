@@ -19,7 +19,7 @@ from mcutune.domain.pack import PackStart, Timing
 from mcutune.domain.task import default_metric
 from mcutune.domain.trial import LaneEpoch, LaneFailure, LaneId, LaneOrder, LaneResult, Orders, Verdict
 from mcutune.training.config import configuration
-from mcutune.training.encoder_stage import encoder_outputs, train_encoders
+from mcutune.training.encoder_stage import encoder_outputs, train_encoder
 from mcutune.training.lane import Lane
 from mcutune.training.pack import Pack
 from mcutune.training.result import lane_files
@@ -45,8 +45,8 @@ def start_of(fold: FoldData, overrides: dict[str, Any], ranks: Sequence[int] = R
     return PackStart(fold.fold, shape, max(ranks), SEARCH_SEED, metric, every, "mean", fold.modalities)
 
 
-Files = dict[int, dict[str, bytes]]
-"""The encoders of each seed, as `train_encoders` gives them."""
+Files = dict[int, list[dict[str, bytes]]]
+"""The encoders of each seed, an entry a modality as `train_encoder` gives them."""
 
 
 def pack_of(fold: FoldData, overrides: dict[str, Any], device: str = "cpu", ranks: Sequence[int] = RANKS) -> Pack:
@@ -62,8 +62,9 @@ def pack_and_encoders(
 
     def encoded(seed: int) -> list[torch.Tensor]:
         if seed not in files:
-            files[seed] = train_encoders(pack.resident, pack.shape, SEARCH_SEED, seed)
-        return encoder_outputs(files[seed], fold.modalities, torch.device(device))
+            given = pack.resident, pack.shape, SEARCH_SEED, seed
+            files[seed] = [train_encoder(*given, m) for m in range(len(fold.modalities))]
+        return encoder_outputs(files[seed], torch.device(device))
 
     pack = Pack(fold, start_of(fold, overrides, ranks), encoded, torch.device(device))
     return pack, files
@@ -74,7 +75,7 @@ def checkpoint(fold: FoldData, overrides: dict[str, Any], folder: Path) -> None:
     pack, encoders = pack_and_encoders(fold, {**overrides, "encoder_epochs": 1})
     (lane,) = lanes_of(pack, 1, {**overrides, "encoder_epochs": 1})
     pack.epoch([lane], most_steps=3)
-    for name, content in lane_files(lane, pack, encoders.get(lane.seed)).items():
+    for name, content in lane_files(lane, pack, encoders.get(lane.seed, [])).items():
         (folder / name).write_bytes(content)
 
 

@@ -1,11 +1,13 @@
 """Stage 1: train one encoder a modality, alone, on complete data; keep the best validation epoch; cache by content.
 
-The result is a function of (table, split, normalisation, encoder settings, search seed, seed, code version): its key.
+The result is a function of (table, split, normalisation, encoder settings, search seed, seed, modality, code version):
+its key. Each modality has its own, so that packs that need a seed at once share the work.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,44 +23,45 @@ from mcutune.model.noise import Place, stream
 from mcutune.training.config import Configuration
 from mcutune.training.resident import Resident
 
-CODE = 1  # raised whenever this file or model/encoder.py changes what a key gives
+CODE = 2  # raised whenever this file or model/encoder.py changes what a key gives
 Encoder = UtteranceEncoder | DialogueEncoder
 
 
-def encoder_key(resident: Resident, configuration: Configuration, search_seed: int, seed: int) -> str:
-    """The content key of the encoders of one seed: 64 hexadecimal digits."""
+def encoder_key(resident: Resident, configuration: Configuration, search_seed: int, seed: int, m: int) -> str:
+    """The content key of the encoder of modality m and one seed: 64 hexadecimal digits."""
     settings = {k: v for k, v in configuration.model_dump().items() if k.startswith("encoder_")}
     data = resident.data
     facts = {
         "code": CODE, "settings": settings, "class_weight": configuration.class_weight, "seeds": [search_seed, seed],
         "table": data.table_hash, "split": data.split_hash, "normalisation": data.normalisation,
-        "modalities": list(data.modalities),
+        "modality": [m, data.modalities[m]],
     }  # fmt: skip
     return sha256(canonical_json(facts))
 
 
-def train_encoders(resident: Resident, configuration: Configuration, search_seed: int, seed: int) -> dict[str, bytes]:
+def train_encoder(
+    resident: Resident, configuration: Configuration, search_seed: int, seed: int, m: int
+) -> dict[str, bytes]:
     """Files of the cache entry: encoder.safetensors (weights), outputs.safetensors (R^m [N, W]), encoder.json."""
-    weights: dict[str, Tensor] = {}
-    outputs: dict[str, Tensor] = {}
-    reached = {}
-    for m, name in enumerate(resident.data.modalities):
-        encoder, value = _train_one(resident, configuration, (search_seed, seed), m)
-        weights |= {f"{name}.{key}": tensor.contiguous() for key, tensor in encoder.state_dict().items()}
-        outputs[name] = _outputs(encoder, resident, m).cpu()
-        reached[name] = value
-    facts = {"validation": reached, "metric": default_metric(resident.data.task).name}
+    name = resident.data.modalities[m]
+    encoder, reached = _train_one(resident, configuration, (search_seed, seed), m)
+    weights = {f"{name}.{key}": tensor.cpu().contiguous() for key, tensor in encoder.state_dict().items()}
+    facts = {"modality": name, "validation": reached, "metric": default_metric(resident.data.task).name}
     return {
-        "encoder.safetensors": save({k: v.cpu() for k, v in weights.items()}),
-        "outputs.safetensors": save(outputs),
+        "encoder.safetensors": save(weights),
+        "outputs.safetensors": save({name: _outputs(encoder, resident, m).cpu()}),
         "encoder.json": json.dumps(facts).encode(),
     }
 
 
-def encoder_outputs(files: dict[str, bytes], modalities: tuple[str, ...], device: torch.device) -> list[Tensor]:
-    """R^m [N, W] of every modality from a cache entry."""
-    tensors = load(files["outputs.safetensors"])
-    return [tensors[name].to(device) for name in modalities]
+def encoder_outputs(entries: Sequence[dict[str, bytes]], device: torch.device) -> list[Tensor]:
+    """R^m [N, W] of every modality from its cache entry."""
+    return [next(iter(load(entry["outputs.safetensors"]).values())).to(device) for entry in entries]
+
+
+def encoder_weights(entries: Sequence[dict[str, bytes]]) -> dict[str, Tensor]:
+    """The weights of every modality's encoder from its cache entry, by MODALITY.NAME."""
+    return {name: tensor for entry in entries for name, tensor in load(entry["encoder.safetensors"]).items()}
 
 
 def _outputs(encoder: Encoder, resident: Resident, m: int) -> Tensor:
@@ -76,7 +79,7 @@ def _train_one(resident: Resident, c: Configuration, seeds: tuple[int, int], m: 
         head = nn.Sequential(nn.Dropout(c.encoder_dropout), nn.Linear(c.encoder_width, resident.outputs)).to(device)
         parameters = [*encoder.parameters(), *head.parameters()]
         optimizer = torch.optim.AdamW(
-            parameters, lr=c.encoder_learning_rate, weight_decay=c.encoder_weight_decay, foreach=True
+            parameters, lr=c.encoder_learning_rate, weight_decay=c.encoder_weight_decay, fused=True
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, c.encoder_learning_rate, total_steps=c.encoder_epochs * _steps(resident, c, m) + 1

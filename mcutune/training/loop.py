@@ -23,16 +23,15 @@ from mcutune.domain.trial import (
 )  # fmt: skip
 from mcutune.errors import NoResources, UserError
 from mcutune.training.config import SHAPE_KEYS, Configuration, configuration
-from mcutune.training.encoder_stage import encoder_key, encoder_outputs, train_encoders
+from mcutune.training.encoder_stage import encoder_key, encoder_outputs, train_encoder
 from mcutune.training.lane import Lane
 from mcutune.training.memory import out_of_memory
 from mcutune.training.pack import Pack
 from mcutune.training.planning import size_of, unfit
-from mcutune.training.resident import Resident
 from mcutune.training.result import lane_files
 
 Heartbeat = Callable[[dict[str, Any]], None]
-_ENCODER_POLL = 0.5  # seconds between asking whether another pack has trained the encoder
+_ENCODER_POLL = 0.2  # seconds between asking whether another pack has trained the encoder
 
 
 def shape_of(start: PackStart) -> Configuration:
@@ -85,7 +84,7 @@ class _Shift:
     ) -> None:  # fmt: skip
         self.client, self.start, self.name, self.capacity, self.heartbeat = client, start, pack, capacity, heartbeat
         self.device, self.group = device, group
-        self.encoders: dict[int, dict[str, bytes]] = {}
+        self.encoders: dict[int, list[dict[str, bytes]]] = {}
         self.pack: Pack
         self.unfit = ""  # why no lane can run here
         self.running: list[Lane] = []
@@ -208,27 +207,29 @@ class _Shift:
             self.client.sized(self.name, self.capacity, "after out of memory")
 
     def _encoded(self, seed: int) -> list[torch.Tensor]:
-        resident = self.pack.resident
-        return encoder_outputs(self._encoder_files(resident, seed), self.start.modalities, resident.target.device)
+        return encoder_outputs(self._encoder_entries(seed), self.pack.resident.target.device)
 
-    def _encoder_files(self, resident: Resident, seed: int) -> dict[str, bytes]:
-        """The encoder of a seed: from the cache, trained here, or trained by another pack meanwhile."""
-        if seed in self.encoders:
-            return self.encoders[seed]
-        shape = shape_of(self.start)
-        key = encoder_key(resident, shape, self.start.search_seed, seed)
-        while (answer := self.client.encoder(key, self.name)) == "wait":
-            time.sleep(_ENCODER_POLL)
-        if answer == "train":
-            answer = train_encoders(resident, shape, self.start.search_seed, seed)
-            self.client.put_encoder(key, answer)
-        assert isinstance(answer, dict)
-        self.encoders[seed] = answer
-        return answer
+    def _encoder_entries(self, seed: int) -> list[dict[str, bytes]]:
+        """The encoders of a seed, a modality each: from the cache, trained here, or by another pack meanwhile."""
+        if seed not in self.encoders:
+            given = self.pack.resident, shape_of(self.start), self.start.search_seed, seed
+            keys = [encoder_key(*given, m) for m in range(len(self.start.modalities))]
+            found: dict[int, dict[str, bytes]] = {}
+            while len(found) < len(keys):
+                before = len(found)
+                for m in sorted(set(range(len(keys))) - set(found)):
+                    answer = self.client.encoder(keys[m], self.name)
+                    if answer == "train":
+                        answer = train_encoder(*given, m)
+                        self.client.put_encoder(keys[m], answer)
+                    if answer != "wait":
+                        found[m] = answer
+                if len(found) == before:
+                    time.sleep(_ENCODER_POLL)
+            self.encoders[seed] = [found[m] for m in range(len(keys))]
+        return self.encoders[seed]
 
     def _result(self, lane: Lane) -> LaneResult:
-        encoder = None
-        if lane.configuration.encoder == "frozen":
-            encoder = self._encoder_files(self.pack.resident, lane.seed)
-        files = lane_files(lane, self.pack, encoder)
+        encoders = self._encoder_entries(lane.seed) if lane.configuration.encoder == "frozen" else []
+        files = lane_files(lane, self.pack, encoders)
         return LaneResult(lane.order.lane, lane.order.attempt, lane.best_epoch, files)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from safetensors.torch import load
 
 import mcutune
 from mcutune.model.checkpoint import pack_files
+from mcutune.training.encoder_stage import encoder_weights
 from mcutune.training.lane import Lane
 from mcutune.training.pack import Pack
 
 
-def lane_files(lane: Lane, pack: Pack, encoder: dict[str, bytes] | None) -> dict[str, bytes]:
-    """model.safetensors and checkpoint.json of a lane; encoder: its stage-1 cache entry, where it has one."""
+def lane_files(lane: Lane, pack: Pack, encoders: Sequence[dict[str, bytes]]) -> dict[str, bytes]:
+    """model.safetensors and checkpoint.json of a lane; encoders: a stage-1 cache entry a modality, if any."""
     assert lane.best is not None, "a lane that finished has measured an epoch"
     tensors = pack.program.layout.unpadded(lane.best.cpu(), lane.configuration.rank)
-    if encoder is not None:
-        tensors |= {f"encoder.{name}": tensor for name, tensor in load(encoder["encoder.safetensors"]).items()}
+    tensors |= {f"encoder.{name}": tensor for name, tensor in encoder_weights(encoders).items()}
     data, resident = pack.resident.data, pack.resident
     facts = {
         "configuration": lane.configuration.model_dump(mode="json"),

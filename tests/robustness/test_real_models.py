@@ -36,7 +36,7 @@ def train_run(home: Path, table: Table, shape: dict[str, Any], folds: tuple[str,
         for seed, lane in enumerate(lanes):
             place = folder / "checkpoints" / fold / "0" / str(seed)
             place.mkdir(parents=True)
-            encoder = None if shape["encoder"] == "trained" else pack.encoder_files(seed)
+            encoder = [] if shape["encoder"] == "trained" else pack.encoder_files(seed)
             for name, content in lane_files(lane, pack, encoder).items():
                 (place / name).write_bytes(content)
             digest = sha256_file(place / "checkpoint.json")

@@ -10,7 +10,7 @@ from mcutune.domain.pack import PackStart
 from mcutune.domain.task import Task, default_metric
 from mcutune.domain.trial import LaneId, LaneOrder
 from mcutune.training.config import configuration
-from mcutune.training.encoder_stage import encoder_outputs, train_encoders
+from mcutune.training.encoder_stage import encoder_outputs, train_encoder
 from mcutune.training.pack import Pack
 
 DIMS = (6, 5, 4)
@@ -62,8 +62,9 @@ def pack_of(data, overrides=None, max_rank=4, device="cpu", group=None):
         resident = made[0].resident
         key = (id(data), shape.shape(), seed)
         if key not in _encoders:
-            _encoders[key] = (data, train_encoders(resident, shape, 7, seed))
-        return encoder_outputs(_encoders[key][1], data.modalities, torch.device(device))
+            entries = [train_encoder(resident, shape, 7, seed, m) for m in range(len(data.modalities))]
+            _encoders[key] = (data, entries)
+        return encoder_outputs(_encoders[key][1], torch.device(device))
 
     pack = Pack.__new__(Pack)
     made.append(pack)

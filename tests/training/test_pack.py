@@ -24,7 +24,7 @@ def test_a_checkpoint_predicts_what_the_pack_measured(tmp_path, shape, regressio
     pack = pack_of(data, shape)
     lanes, _ = trained(pack, [order(0, 0, rank=2, **shape), order(1, 1, rank=3, **shape)], epochs=3)
     lane = lanes[1]
-    files = lane_files(lane, pack, None if shape.get("encoder") == "trained" else pack.encoder_files(1))
+    files = lane_files(lane, pack, [] if shape.get("encoder") == "trained" else pack.encoder_files(1))
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     predictor = load_predictor(tmp_path)
@@ -44,7 +44,7 @@ def test_the_content_of_absent_modalities_has_no_influence(tmp_path, shape):
     data = fold()
     pack = pack_of(data, shape)
     lanes, _ = trained(pack, [order(0, 0, **shape)])
-    files = lane_files(lanes[0], pack, None if shape.get("encoder") == "trained" else pack.encoder_files(0))
+    files = lane_files(lanes[0], pack, [] if shape.get("encoder") == "trained" else pack.encoder_files(0))
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     predictor = load_predictor(tmp_path)
