@@ -7,33 +7,66 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 from mcutune.domain.trial import LaneId
 from mcutune.errors import BadInput, UserError
-from mcutune.files import canonical_json, checked_name, read_bytes, read_json, sha256, sync_folder
+from mcutune.files import canonical_json, checked_name, read_bytes, read_json, sha256
 
 _MANIFEST = "files.json"
+_SYNCS = 16  # at once
 
 
 def write_folder(target: Path, files: Mapping[str, bytes]) -> None:
-    """Write a folder beside and rename it over: synced file by file, the folder, its parents. Raises OSError."""
-    _make_parents(target.parent)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+    """Write a folder beside and rename it over; durable when this returns. Raises OSError."""
+    write_folders({target: files})
+
+
+def write_folders(folders: Mapping[Path, Mapping[str, bytes]]) -> None:
+    """Write folders beside and rename them over: synced file by file, the folders, their parents. Raises OSError.
+
+    Whole or absent is each of them, not all together; all are durable when this returns.
+    """
+    changed = {target.parent for target in folders}
+    for target in folders:
+        changed |= _make_parents(target.parent)
+    temporaries: dict[Path, Path] = {}
     try:
-        for name, content in files.items():
-            with (temporary / checked_name(name, "file")).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.chmod(0o755)
-        sync_folder(temporary)
-        _swap(temporary, target)
-        sync_folder(target.parent)
+        for target, files in folders.items():
+            temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
+            temporaries[target] = temporary
+            for name, content in files.items():
+                (temporary / checked_name(name, "file")).write_bytes(content)
+            temporary.chmod(0o755)
+        _sync([path for target, part in temporaries.items() for path in (*(part / n for n in folders[target]), part)])
+        for target, temporary in temporaries.items():
+            _swap(temporary, target)
+        _sync(sorted(changed))
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for temporary in temporaries.values():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync(paths: Sequence[Path]) -> None:
+    """Make files and folders durable. Many at once: a file system takes those that wait into one commit of its own."""
+    if len(paths) <= _SYNCS:
+        for path in paths:
+            _sync_one(path)
+        return
+    with ThreadPoolExecutor(_SYNCS) as pool:
+        for done in [pool.submit(_sync_one, path) for path in paths]:
+            done.result()
+
+
+def _sync_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _swap(fresh: Path, target: Path) -> None:
@@ -50,11 +83,13 @@ def _swap(fresh: Path, target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _make_parents(folder: Path) -> None:
-    if not folder.exists():
-        _make_parents(folder.parent)
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
+def _make_parents(folder: Path) -> set[Path]:
+    """Make a folder and those above it; the folders that have a new entry by that."""
+    if folder.exists():
+        return set()
+    changed = _make_parents(folder.parent) | {folder.parent}
+    folder.mkdir(exist_ok=True)
+    return changed
 
 
 def checkpoint_folder(run: Path, lane: LaneId) -> Path:
@@ -62,11 +97,21 @@ def checkpoint_folder(run: Path, lane: LaneId) -> Path:
     return run / "checkpoints" / checked_name(lane.fold, "fold") / str(lane.trial) / str(lane.seed)
 
 
-def write_checkpoint(run: Path, lane: LaneId, files: Mapping[str, bytes]) -> tuple[str | None, str | None]:
-    """Make a lane's checkpoint durable; the SHA-256 of its weights and of its checkpoint.json. Raises OSError."""
-    write_folder(checkpoint_folder(run, lane), files)
-    found = {name: sha256(content) for name, content in files.items()}
-    return found.get("model.safetensors"), found.get("checkpoint.json")
+Hashes = tuple[str | None, str | None]
+"""The SHA-256 of a checkpoint's weights and of its checkpoint.json."""
+
+
+def write_checkpoints(run: Path, checkpoints: Mapping[LaneId, Mapping[str, bytes]]) -> dict[LaneId, Hashes]:
+    """Make the checkpoints of lanes durable; their hashes. Raises OSError."""
+    write_folders({checkpoint_folder(run, lane): files for lane, files in checkpoints.items() if files})
+    return {
+        lane: (_hash(files, "model.safetensors"), _hash(files, "checkpoint.json"))
+        for lane, files in checkpoints.items()
+    }
+
+
+def _hash(files: Mapping[str, bytes], name: str) -> str | None:
+    return sha256(files[name]) if name in files else None
 
 
 def drop_checkpoints(run: Path, fold: str, trial: int) -> None:

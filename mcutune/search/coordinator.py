@@ -31,7 +31,7 @@ from mcutune.domain.trial import (
 from mcutune.errors import Damaged, NoResources, UserError
 from mcutune.files import home, read_json, write_json
 from mcutune.search import progress
-from mcutune.search.artefacts import EncoderCache, drop_checkpoints, sweep, write_checkpoint
+from mcutune.search.artefacts import EncoderCache, drop_checkpoints, sweep, write_checkpoints
 from mcutune.search.dispatch import Dispatch
 from mcutune.search.ledger import NoSpace, open_ledger
 from mcutune.search.lock import RunLock
@@ -76,7 +76,7 @@ class Coordinator:
         self.stopped = False
         self.paused = ""
         self._error: Exception | None = None
-        self._results: list[tuple[str, LaneResult]] = []  # whose files the full disk did not take
+        self._results: list[tuple[str, LaneResult]] = []  # whose files are not on the disk yet
         self._sizes: dict[str, EventRow] = {}  # what was told of each pack's size
         self._failed: list[TrialRow] = []  # whose finished lanes leave checkpoints behind
         make_folder(plan)
@@ -258,7 +258,7 @@ class Coordinator:
             text = f"sent a result after {held.seen} epochs"
             study.failure(LaneFailure(word.lane, word.attempt, held.seen, Failure.CRASH, text))
         else:
-            self._store(state.name, word)
+            self._results.append((state.name, word))
         if not isinstance(word, LaneEpoch):
             self._packs.release(state, word.lane)
         return True
@@ -271,20 +271,23 @@ class Coordinator:
             text = f"{type(word).__name__} of attempt {word.attempt} from pack {state.name}"
             self._put(EventRow("refused", word.lane.fold, word.lane.trial, word.lane.seed, text))
 
-    def _store(self, pack: str, result: LaneResult) -> None:
-        """Checkpoint first, then the fact that it is there."""
-        study = self._studies[result.lane.fold]
-        weights = checkpoint = None
+    def _store(self) -> None:
+        """Checkpoints first, then the facts that they are there. Those of one word go to the disk together."""
+        waiting, self._results = [one for one in self._results if self._wanted(one[1])], []
         try:
-            if result.files:
-                weights, checkpoint = write_checkpoint(self.plan.folder, result.lane, result.files)
+            hashes = write_checkpoints(self.plan.folder, {result.lane: result.files for _, result in waiting})
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise Damaged(f"a checkpoint cannot be written: {error}", hint="check the disk") from error
-            self._results.append((pack, result))
-            self._pause(f"no room for the checkpoint of trial {result.lane.trial}: {error.strerror}")
+            self._results = waiting
+            self._pause(f"no room for {len(waiting)} checkpoints: {error.strerror}")
             return
-        study.finished(result.lane, pack, int(result.best_epoch), weights, checkpoint)
+        for pack, result in waiting:
+            self._studies[result.lane.fold].finished(result.lane, pack, int(result.best_epoch), *hashes[result.lane])
+
+    def _wanted(self, result: LaneResult) -> bool:  # while the disk was full, another lane may have failed the trial
+        lane = self._studies[result.lane.fold].lane(result.lane)
+        return lane is not None and lane.state is State.RUNNING and lane.attempt == result.attempt
 
     def _give_back(self, state: PackState | None, why: Failure | None, reason: str) -> None:
         """The lanes of a pack that is gone are anybody's again, as a new attempt."""
@@ -325,9 +328,8 @@ class Coordinator:
         asking: the pack that is to be answered, which can train `places` lanes at once.
         """
         self._heed_stop()
-        waiting, self._results, self.paused = self._results, [], ""
-        for pack, result in waiting:
-            self._store(pack, result)
+        self.paused = ""
+        self._store()
         for study in self._studies.values():
             study.settle(self._proposing and not self.stopped)
         if asking is not None and self._proposing and not self.stopped and self._studies[asking.fold].unguided:

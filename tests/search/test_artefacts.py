@@ -11,14 +11,21 @@ import pytest
 from mcutune.domain.trial import LaneId
 from mcutune.errors import BadInput
 from mcutune.files import sha256
-from mcutune.search.artefacts import EncoderCache, checkpoint_folder, sweep, write_checkpoint, write_folder
+from mcutune.search.artefacts import (
+    EncoderCache,
+    checkpoint_folder,
+    sweep,
+    write_checkpoints,
+    write_folder,
+    write_folders,
+)
 
 FILES = {"model.safetensors": b"weights", "checkpoint.json": b"{}"}
 
 
 def test_a_checkpoint_lies_where_it_belongs_with_its_hashes(tmp_path: Path) -> None:
     lane = LaneId("Ses01", 7, 2)
-    assert write_checkpoint(tmp_path, lane, FILES) == (sha256(b"weights"), sha256(b"{}"))
+    assert write_checkpoints(tmp_path, {lane: FILES}) == {lane: (sha256(b"weights"), sha256(b"{}"))}
     folder = tmp_path / "checkpoints/Ses01/7/2"
     assert checkpoint_folder(tmp_path, lane) == folder
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
@@ -43,6 +50,29 @@ def test_files_are_synced_before_the_folder_has_its_name(tmp_path: Path, monkeyp
     assert happened == ["sync .safetensors", "sync .json", "sync .part", "rename", "sync "]
 
 
+@pytest.mark.durable
+def test_many_folders_are_synced_as_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of what is inside before any has its name, all of the folders above after that; a parent of several once."""
+    happened: list[str] = []
+    real_sync, real_rename = os.fsync, os.rename
+
+    def sync(file: int) -> None:
+        real_sync(file)
+        happened.append(str(Path(f"/proc/self/fd/{file}").readlink().relative_to(tmp_path)))
+
+    def rename(*names: Any, **options: Any) -> None:
+        real_rename(*names, **options)
+        happened.append("rename")
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "rename", rename)
+    write_folders({tmp_path / "all" / str(trial) / "0": FILES for trial in range(20)})
+    inside, outside = happened[:60], happened[80:]
+    assert all(".part" in path for path in inside) and len(set(inside)) == 60
+    assert happened[60:80] == ["rename"] * 20
+    assert sorted(outside) == sorted([".", "all", *(f"all/{trial}" for trial in range(20))])
+
+
 @pytest.mark.parametrize("fault", ["fsync", "rename"])
 def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -63,7 +93,7 @@ def test_a_folder_from_before_a_crash_is_replaced(tmp_path: Path) -> None:
 
 
 def test_what_a_crash_left_is_swept(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, LaneId("1", 0, 0), FILES)
+    write_checkpoints(tmp_path, {LaneId("1", 0, 0): FILES})
     (tmp_path / "checkpoints/1/0/.1.abc.part").mkdir()
     sweep(tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints/1/0").iterdir()] == ["0"]

@@ -208,7 +208,7 @@ def test_a_full_disk_pauses_and_nothing_is_lost(make: Any, monkeypatch: pytest.M
     one, two = orders_of(client)
     client.advance("a", [said(one, 1), said(two, 1)], [], [], 0)
     with monkeypatch.context() as patch:
-        patch.setattr(coordinator_module, "write_checkpoint", _no_room)
+        patch.setattr(coordinator_module, "write_checkpoints", _no_room)
         orders = client.advance("a", [], [], [result(one, 1), result(two, 1)], 2)
         assert not orders.start and orders.wait > 0 and not orders.done
         assert "No space" in client.progress().paused
@@ -219,6 +219,21 @@ def test_a_full_disk_pauses_and_nothing_is_lost(make: Any, monkeypatch: pytest.M
     orders = client.advance("a", [], [], [], 2)
     assert orders.start and not client.progress().paused
     assert client._records.studies["1"].trials[0].state is State.FINISHED
+
+
+def test_a_trial_that_fails_while_the_disk_is_full_needs_no_result(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = make(ONE_SHAPE.replace("epochs: 5", "epochs: 1"))
+    one, two = orders_of(client)
+    assert one.lane.trial == two.lane.trial
+    client.advance("a", [said(one, 1)], [], [], 0)
+    failed = LaneFailure(two.lane, two.attempt, 1, Failure.NAN, "loss nan")
+    with monkeypatch.context() as patch:
+        patch.setattr(coordinator_module, "write_checkpoints", _no_room)
+        client.advance("a", [], [failed], [result(one, 1)], 0)
+        assert "No space" in client.progress().paused
+    client.advance("a", [], [], [], 0)
+    assert client._records.studies["1"].trials[0].state is State.FAILED
+    assert not client.progress().paused
 
 
 def _no_room(*_: Any) -> None:
