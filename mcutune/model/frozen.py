@@ -15,12 +15,14 @@ Rows are independent, so B counts rows here, whatever the encoder.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from mcutune.domain.combination import membership
+from mcutune.model.adapted import Adapted, readings
 from mcutune.model.alignment import COLUMNS, ROWS, cohort_product, padded_rows, product, up
 from mcutune.model.lanes import Lanes, Output, pairs_of
 from mcutune.model.layout import Layout, Parameter
@@ -51,7 +53,10 @@ class FrozenNetwork:
         self.pairs = pairs_of(self.member)
         self.private = self.pairs[0].count  # private pairs of a modality: J = 2^(M-1), the same for each
         slots = torch.stack([pairs.slot for pairs in self.pairs], 1)  # [C, M]
-        self._chosen = slots[..., None] == torch.arange(1, 1 + self.private, device=device)  # [C, M, J]
+        self._slots = slots.T.cpu().numpy()
+        self._chosen = slots[..., None] == torch.arange(1 + self.private, device=device)  # [C, M, 1 + J]
+        self._chosen[..., 0] = self.member
+        self._place = (slots - 1).clamp_min(0)  # [C, M]: which private pair, any where there is none
         self.layout = Layout(tuple(self._parameters()))
 
     def _parameters(self) -> list[Parameter]:
@@ -84,25 +89,29 @@ class FrozenNetwork:
         params: dict[str, Tensor],
         inputs: list[Tensor],
         encoded: Tensor,
-        drawn: Tensor,
+        combination: npt.NDArray[np.int64],
         lanes: Lanes,
         drop: Dropout,
         cohorts: Sequence[int],
     ) -> Output:
-        """One training pass. drawn [P, B]: combination of each row.
+        """One training pass. combination [P, B]: that of each row, on the host.
 
         cohorts: how many of the P lanes, in order, share inputs, noise and rates: U sizes that sum to P.
         inputs[m] [U, B, D_m], encoded [U, M, B, W], and `drop` have an entry a cohort.
         """
         first = [sum(cohorts[:u]) for u in range(len(cohorts))]
         rates = lanes.adapter_dropout[first], lanes.dropout[first]
+        drawn = torch.from_numpy(combination).to(encoded.device)
         here = self.member[drawn].transpose(1, 2)[..., None]  # [P, M, B, 1]
-        scale = lanes.along("scale", 3)
+        used = self._chosen[drawn] * lanes.along("scale", 4)  # [P, B, M, 1 + J]
         parts = []
         for m, x in enumerate(inputs):
-            z = self._inner(params, m, drop(x, rates[0], f"x{m}"), cohorts)
-            parts.append(_Drawn.apply(z, scale, self._chosen[drawn, m] * scale))
-        own, mine, masked = (torch.stack(part, 1) for part in zip(*parts, strict=True))  # [P, M, B, ..]
+            plan = readings(self._slots[m][combination], cohorts, self.private, x.device)
+            dropped = drop(x, rates[0], f"x{m}")
+            parts.append(Adapted.apply(params[f"adapter.{m}.A"], dropped, used[:, :, m], plan, self.low_precision))
+        own, mine = (torch.stack(part, 1) for part in zip(*parts, strict=True))  # [P, M, B, R]
+        place = self._place[drawn].transpose(1, 2)[..., None, None].expand(-1, -1, -1, 1, self.rank)
+        masked = mine.new_zeros(*mine.shape[:3], self.private, self.rank).scatter(3, place, mine[..., None, :])
 
         # Contiguous once, for two products that group it differently.
         b_shared, b_private = params["shared.B"], params["private.B"].contiguous()
@@ -111,7 +120,7 @@ class FrozenNetwork:
         to_common, to_own = self.product(own, of_own).split([self.classes, self.rank], -1)
         of_private = self.product(b_private.flatten(2, 3), torch.cat([params["characteristic"], transposed], -1))
         among = self.product(b_private, b_private.transpose(3, 4)).flatten(2, 3)  # [P, M, J·R, R]
-        reached = self.product(masked, torch.cat([of_private, among], -1))
+        reached = self.product(masked.flatten(3), torch.cat([of_private, among], -1))
         to_both, to_shared, to_mine = reached.split([params["characteristic"].shape[-1], self.rank, self.rank], -1)
 
         cos2 = cosine_of((to_shared * own).sum(-1), (to_own * own).sum(-1), (to_mine * mine).sum(-1))
@@ -195,29 +204,3 @@ class FrozenNetwork:
         shared = self.product(z[..., : self.rank], params["shared.B"][:, m])
         inner = z[..., self.rank :].unflatten(-1, (-1, self.rank)).transpose(1, 2)
         return shared, self.product(inner, params["private.B"][:, m])
-
-
-class _Drawn(torch.autograd.Function):
-    """The R numbers of the shared pair, those of the drawn private pair, and those of all with the others at zero.
-
-    One pass each way over z, the widest tensor of a step, where split, scale, mask and sum would take one each.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, scale: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """z [P, n, (1 + J)·R], scale [P, 1, 1], chosen [P, n, J] (0 or scale) → [P, n, R] twice, [P, n, J·R]."""
-        ctx.save_for_backward(scale, chosen)
-        rank = z.shape[-1] // (1 + chosen.shape[-1])
-        private = z[..., rank:].unflatten(-1, (-1, rank)) * chosen[..., None]
-        return z[..., :rank] * scale, private.sum(2), private.flatten(2)
-
-    @staticmethod
-    def backward(ctx: Any, own: Tensor, mine: Tensor, masked: Tensor) -> tuple[Tensor, None, None]:
-        scale, chosen = ctx.saved_tensors
-        lanes, rows, rank = own.shape
-        # Rows first, as the product that made z wants it.
-        z = own.new_empty(rows, lanes, rank + masked.shape[-1]).transpose(0, 1)
-        torch.mul(own, scale, out=z[..., :rank])
-        private = z[..., rank:].unflatten(-1, (-1, rank))
-        torch.add(masked.unflatten(-1, (-1, rank)), mine[:, :, None], out=private).mul_(chosen[..., None])
-        return z, None, None

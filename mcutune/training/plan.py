@@ -30,7 +30,7 @@ class Batch:
 
     weight [P, B] sums to 1 over the rows of a lane's step that are learned from (0 elsewhere: padding, context);
     share [P, B, M] likewise over their present modalities. present [P, B, M] and dialogue [P, B], on the host: what is
-    left of each row, nothing of padding, and where it belongs. cohorts: see the function.
+    left of each row, nothing of padding, and where it belongs; combination: `drawn` there. cohorts: see the function.
     """
 
     rows: Tensor
@@ -40,6 +40,7 @@ class Batch:
     share: Tensor
     present: npt.NDArray[np.bool_]
     dialogue: Rows
+    combination: Rows
     seeds: tuple[int, ...]
     cohorts: tuple[int, ...]
 
@@ -95,7 +96,8 @@ class Plan:
         return Batch(
             rows=on(rows.clip(0)), drawn=on(drawn.clip(0)), target=on(target),
             weight=on(weight.astype(np.float32)), share=on(share.astype(np.float32)), present=mine(present),
-            dialogue=mine(self.resident.dialogue_of[rows]), seeds=self.seeds, cohorts=self.cohorts,
+            dialogue=mine(self.resident.dialogue_of[rows]), combination=mine(drawn.clip(0)),
+            seeds=self.seeds, cohorts=self.cohorts,
         )  # fmt: skip
 
     def _mine(self, values: npt.NDArray[Any], ends: Rows) -> npt.NDArray[Any]:

@@ -74,7 +74,7 @@ class FrozenProgram:
         encoded = self._outputs_of([batch.seeds[p] for p in first], rows)
         drop = Dropout([keys[p] for p in first], rows.device)
         inputs = [x[rows] for x in self.resident.inputs]
-        return self.network.forward(params, inputs, encoded, batch.drawn, lanes, drop, batch.cohorts)
+        return self.network.forward(params, inputs, encoded, batch.combination, lanes, drop, batch.cohorts)
 
     def _outputs_of(self, seeds: Sequence[int], rows: Tensor) -> Tensor:
         """R^m [U, M, n, W] of rows [U, n] (or [n]) by the encoders of U seeds."""

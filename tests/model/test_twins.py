@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mcutune.domain.combination import combinations
+from mcutune.model import adapted
 from mcutune.model.frozen import FrozenNetwork
 from mcutune.model.lanes import FUSIONS, Lanes, Output
 from mcutune.model.losses import orthogonality, task_loss
@@ -40,8 +41,13 @@ def no_drop(count):
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("mixture", ["uniform", "skewed", "one"])
 @pytest.mark.parametrize("absolute", [False, True])
-@pytest.mark.parametrize("cohorts", [(1, 1, 1), (2, 1)])
-def test_frozen_values_and_gradients_equal_the_slow_twin(fusion, mixture, absolute, cohorts):
+@pytest.mark.parametrize("cohorts, part, padding", [((1, 1, 1), 128, 32), ((2, 1), 128, 32), ((2, 1), 4, 2)])
+def test_frozen_values_and_gradients_equal_the_slow_twin(
+    fusion, mixture, absolute, cohorts, part, padding, monkeypatch
+):
+    """Also where a batch is summed in parts, and where each pair has a product of its own (few rows: one for all)."""
+    monkeypatch.setattr(adapted, "PART", part)
+    monkeypatch.setattr(adapted, "ROWS", padding)
     lanes, batch, dims = 3, 9, (5, 3, 4)
     network = FrozenNetwork(dims, 4, 6, 2, low_precision=False, device=CPU)
     settings = lanes_of(lanes, fusion, absolute)
@@ -59,7 +65,7 @@ def test_frozen_values_and_gradients_equal_the_slow_twin(fusion, mixture, absolu
     target = torch.randint(4, (lanes, batch), generator=generator)
     views = {name: v.clone().requires_grad_() for name, v in filled(network, lanes).items()}
     out = network.forward(
-        views, [x[first] for x in inputs], encoded[first], drawn, settings, no_drop(len(first)), cohorts
+        views, [x[first] for x in inputs], encoded[first], drawn.numpy(), settings, no_drop(len(first)), cohorts
     )
     present = out.present.float()
     share = present / present.sum((1, 2), keepdim=True)
@@ -193,7 +199,9 @@ def test_a_padded_rank_is_the_true_rank_in_float64(kind):
 
 
 def network_forward(network, views, inputs, encoded, drawn, settings):
-    return network.forward(views, inputs, encoded, drawn, settings, no_drop(len(drawn)), [1] * len(drawn)).logits
+    return network.forward(
+        views, inputs, encoded, drawn.numpy(), settings, no_drop(len(drawn)), [1] * len(drawn)
+    ).logits
 
 
 def test_trained_all_combinations_equals_forward():

@@ -124,6 +124,19 @@ def test_seeds_may_come_in_any_order(seeds):
         same(alone[0], lanes[place])
 
 
+def test_neighbours_that_draw_other_rows_change_nothing_in_large_batches():
+    """Lanes of a seed with unlike probabilities share products over the rows that any of them draws."""
+    data, shape = fold(rows=1600), {"batch": 1024}
+    orders = [order(i, 0, rank=4, static=list(q), **shape) for i, q in enumerate(_PROBABILITIES)]
+    together, _ = trained(pack_of(data, shape), orders)
+    for place, one in enumerate(orders):
+        alone, _ = trained(pack_of(data, shape), [one])
+        same(alone[0], together[place])
+
+
+_PROBABILITIES = [(1, 1, 1, 1, 1, 1, 1), (9, 1, 1, 1, 1, 1, 1), (1, 1, 1, 1, 1, 1, 20), (1, 0, 0, 0, 0, 0, 0)]
+
+
 @pytest.mark.parametrize("rate", ["dropout", "adapter_dropout"])
 def test_lanes_of_a_seed_may_have_unequal_rates(rate):
     """They read the same rows, so all but the rate would let them share their dropped inputs."""
