@@ -19,7 +19,7 @@ from torch import Tensor
 from mcutune.errors import BadInput, Damaged
 from mcutune.files import read_bytes, read_json, sha256
 
-SCHEMA = 1
+SCHEMA = 2  # 1: until the tensors of adapters were laid out anew
 WEIGHTS, FACTS = "model.safetensors", "checkpoint.json"
 _HEADER_LIMIT, _TENSOR_LIMIT, _FILE_LIMIT = 8 << 20, 10_000, 4 << 30
 _NEEDED = ("configuration", "modalities", "dims", "task", "label_names", "normalisation", "data", "lane", "sha256")
@@ -40,6 +40,11 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a checkpoint folder", hint=f"it holds {WEIGHTS} and {FACTS}")
     facts = read_json(folder / FACTS)
+    if isinstance(facts, dict) and facts.get("schema") == 1:
+        raise BadInput(
+            f"{folder} is a checkpoint of schema 1, this version reads schema {SCHEMA}",
+            hint="search again, or read it with the version that wrote it",
+        )
     if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
         raise Damaged(f"{folder / FACTS} is not a checkpoint of schema {SCHEMA}")
     lacking = [key for key in _NEEDED if key not in facts]

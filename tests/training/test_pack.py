@@ -201,3 +201,14 @@ def test_the_probe_takes_at_most_a_tenth_also_of_few_long_dialogues():
         assert 0 < len(probe) <= 16
     many = probe_rows(training, np.zeros(160, dtype=np.int64), np.arange(160) // 4, configuration({}), True)
     assert len(many) == 16 and all((many // 4 == d).sum() == 4 for d in np.unique(many // 4))
+
+
+def test_a_checkpoint_of_an_earlier_version_is_named_as_such(tmp_path):
+    data = fold()
+    pack = pack_of(data)
+    lane = pack.lane(order(0, 0))
+    pack.epoch([lane])
+    for name, content in lane_files(lane, pack, pack.encoder_files(0)).items():
+        (tmp_path / name).write_bytes(content.replace(b'"schema": 2', b'"schema": 1'))
+    with pytest.raises(BadInput, match="schema 1, this version reads schema 2"):
+        load_predictor(tmp_path)
