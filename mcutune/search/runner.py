@@ -98,9 +98,9 @@ def run_in_process(
 
         run = run_pack
         prepare(threads=threads, memory=job.memory)
-    coordinator = job.make()
-    try:
-        with Interrupts() as interrupts:
+    with Interrupts() as interrupts:
+        coordinator = job.make()
+        try:
 
             def heartbeat(_: dict[str, Any]) -> None:
                 if interrupts.asked:
@@ -112,10 +112,10 @@ def run_in_process(
                 device=device, heartbeat=heartbeat, group=None,
             )  # fmt: skip
             progress = coordinator.progress()
-        (watch or _nothing)(progress)
-        return _ended(progress, interrupts.asked)
-    finally:
-        coordinator.close()
+            (watch or _nothing)(progress)
+            return _ended(progress, interrupts.asked)
+        finally:
+            coordinator.close()
 
 
 @contextlib.contextmanager
