@@ -26,6 +26,12 @@ GROUPS: tuple[str, ...] = (
 )
 
 
+def _card() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], help=f"of {', '.join(GROUPS)}; all unless named")
@@ -36,7 +42,7 @@ def main() -> int:
     for group in options.groups or GROUPS:
         print(f"\n{group}", flush=True)
         rows = importlib.import_module(f"bench.{group}").measure(options.quick)
-        write(group, rows, folder=folder)
+        write(group, rows, _card() if group == "gpu" else "cpu", folder)
         print(table(rows), flush=True)
         missed += sum(row.met is False for row in rows)
     print(f"\nwritten to {folder}; {missed} below their goal")

@@ -100,7 +100,8 @@ def _ours(folder: Path, data: str) -> Ours:
         raise RuntimeError(f"mcutune search ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
     run = folder / "runs" / "whole"
     (study,) = read_ledger(run)[0].studies.values()
-    scores = {_key(study.configuration(t), study.trials[1].settings): t.score for t in study.trials if t.score}
+    keys = study.trials[1].settings
+    scores = {_key(study.configuration(t), keys): t.score for t in study.trials if t.score is not None}
     encoded = max(path.stat().st_mtime for path in (folder / "encoders").glob("*/*"))
     last = _last_commit(run)
     parts = {

@@ -38,8 +38,8 @@ class Sequences:
 
     def spread(self, x: Tensor) -> Tensor:
         """x [P, n, W] among all rows [P, B, W]; zeros for rows without the modality."""
-        if self.place.shape[1] == self.count and len(self.place) == 1:
-            return x  # every row has it
+        if self.blocks is None and self.place.shape[1] == self.count:
+            return x  # every row has it, and nothing is padding
         width = self.count + 1  # the last takes what is padding
         start = torch.arange(len(x), device=x.device)[:, None] * width
         result = x.new_zeros(len(x) * width, x.shape[-1])

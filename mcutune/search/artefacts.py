@@ -153,6 +153,10 @@ class EncoderCache:
             write_folder(self._path(key), {**files, _MANIFEST: canonical_json(hashes)})
         self._training.pop(key, None)
 
+    def release(self, pack: str) -> None:
+        """A pack that speaks of something else trains no encoder: what it was told to train is anybody's."""
+        self._training = {key: holder for key, holder in self._training.items() if holder != pack}
+
     def is_training(self, pack: str) -> bool:
         """Whether the pack was told to train an encoder and has not brought it yet."""
         return pack in self._training.values()

@@ -119,7 +119,7 @@ class Coordinator:
         """Work for a pack: the fold and shape with lanes to train that the fewest packs serve."""
         with self._guarded():
             self._give_back(self._packs.leave(pack), None, "its pack joined anew")
-            self._expire()
+            self._expire(pack)
             self._conclude()
             choice = None if self.stopped or self.done else self._dispatch.choose()
             if choice is None:
@@ -139,12 +139,7 @@ class Coordinator:
             )
 
     def advance(
-        self,
-        pack: str,
-        epochs: list[LaneEpoch],
-        failures: list[LaneFailure],
-        results: list[LaneResult],
-        places: int,
+        self, pack: str, epochs: list[LaneEpoch], failures: list[LaneFailure], results: list[LaneResult], places: int
     ) -> Orders:
         """Take in what a pack reports, commit it, and answer for every lane it holds."""
         with self._guarded():
@@ -155,7 +150,7 @@ class Coordinator:
             if state.device != "cpu":
                 self._meter.gpu += state.pause
             refused = [word.lane for word in said if not self._take(state, word)]
-            self._expire()
+            self._expire(pack)
             if not self._conclude(state, places):
                 return Orders({lane: Verdict.PARK for lane in state.held}, wait=FULL)
             return self._orders(state, places, refused)
@@ -168,10 +163,11 @@ class Coordinator:
         """A cached encoder, a lease to train it, or word to wait."""
         with self._guarded():
             self._packs.hear(pack)
+            self._expire()
             return self._encoders.get(key, pack)
 
     def put_encoder(self, key: str, files: dict[str, bytes]) -> None:
-        """Store a trained encoder. Raises NoSpace: it is not a result, it can be trained again."""
+        """Store a trained encoder; without room for it the search pauses."""
         with self._guarded():
             try:
                 self._encoders.put(key, files)
@@ -302,7 +298,9 @@ class Coordinator:
             else:
                 study.failure(LaneFailure(lane, held.attempt, held.seen, why, reason))
 
-    def _expire(self) -> None:
+    def _expire(self, idle: str = "") -> None:
+        """Take the lanes of silent packs back. `idle`: a pack that trains no encoder now."""
+        self._encoders.release(idle)
         for state in self._packs.silent(self._encoders.is_training):
             self._give_back(state, Failure.LOST, f"pack {state.name} was silent")
 

@@ -22,6 +22,7 @@ from mcutune.search.actor import Answer, CoordinatorActor, Surroundings, snapsho
 _LEAVE = 5.0  # seconds that packs have to leave when the work is done or a stop was asked for
 _GOODBYE = 1.5  # of these, where all that have come have left: others only start, and what for is gone
 _FORCE = 3.0  # seconds that Ray Tune has to end those that have not left
+_ANY = 1 << 20
 _CPUS_OF_A_START = 2  # that the start of a pack keeps busy: three processes, each of which loads torch, in turn
 _CLOSE = 30.0  # seconds that the coordinator has to close its ledger
 # Seconds for which Ray's head, or what of Ray is on this machine, may be gone. Ray itself would end this process
@@ -140,7 +141,8 @@ def _coordinator(job: Job, place: Place, snapshot: Callable[[Any], Snapshot]) ->
             report=Reporter(job.run).report,
             snapshot=snapshot,
             brief_lives=job.brief_lives,
-            at_once=max(1, usable_cpus() // _CPUS_OF_A_START),
+            # On a cluster a start waits for its own node, and packs that wait are what an autoscaler counts.
+            at_once=_ANY if place.kind == "cluster" else max(1, usable_cpus() // _CPUS_OF_A_START),
         )
     )
     try:

@@ -31,6 +31,7 @@ from mcutune.training.planning import size_of, unfit
 from mcutune.training.result import lane_files
 
 Heartbeat = Callable[[dict[str, Any]], None]
+_RESULTS = 16  # a word: each carries some megabytes
 _ENCODER_POLL = 0.2  # seconds between asking whether another pack has trained the encoder
 
 
@@ -58,11 +59,14 @@ def run_pack(
     size.
     """
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Nothing here reads what it has not written; with this, every new tensor would be filled first.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     while (start := client.join(pack, capacity, node, device)) is not None:
         shift = _Shift(client, start, pack, capacity, torch.device(device), heartbeat, group)
         if not shift.prepare(measure and group is None):
             return
         shift.work()
+        del shift  # with its pack, before the next one is made and finds out how much memory there is
         gc.collect()
 
 
@@ -89,6 +93,7 @@ class _Shift:
         self.unfit = ""  # why no lane can run here
         self.running: list[Lane] = []
         self.parked: dict[LaneId, Lane] = {}
+        self.ending: list[Lane] = []  # whose result is to be sent
         self.waiting: list[Lane] = []  # told to go on, but their place was given away meanwhile
 
     def prepare(self, measure: bool) -> bool:
@@ -122,11 +127,11 @@ class _Shift:
         while True:
             orders = self._advance(said)
             said = _Inbox()
-            finished = self._apply(orders)
+            self.ending += self._apply(orders)
             for order in orders.start:
                 self._begin(order, said)
-            for lane in finished:
-                said.results.append(self._result(lane))
+            said.results += [self._result(lane) for lane in self.ending[:_RESULTS]]
+            del self.ending[:_RESULTS]
             if said.results or said.failures:
                 continue
             if orders.done and not self.running and not self.parked and not self.waiting:
@@ -148,6 +153,8 @@ class _Shift:
             verdict = orders.verdicts.get(lane.order.lane, Verdict.CONTINUE)
             parked = lane.order.lane in self.parked
             if verdict is Verdict.PARK:
+                if not parked:
+                    lane.vectors = lane.vectors.apart()
                 self.parked[lane.order.lane] = lane
                 continue
             if parked:

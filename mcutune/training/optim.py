@@ -29,6 +29,11 @@ class Vectors:
     def start(cls, parameters: Tensor) -> Vectors:
         return cls(parameters, torch.zeros_like(parameters), torch.zeros_like(parameters))
 
+    def apart(self) -> Vectors:
+        """A copy that keeps no stack of former neighbours alive."""
+        parameters, first, second = (v.detach().clone() for v in (self.parameters, self.first, self.second))
+        return Vectors(parameters, first, second, self.steps)
+
 
 class LaneOptimizer:
     """Stacks lanes' vectors and steps them; the vectors become views of the stack, so nothing is copied back."""

@@ -48,7 +48,8 @@ def size_of(pack: Pack, client: Client, most: int) -> tuple[int, str]:
     room, budget = int(free * SHARE_OF_FREE), MOST_SECONDS[pack.device.type]
     if memory_of(known, 1, least) > free:
         raise unfit(pack.shape, pack.device)
-    if not known and _attempt(pack, lambda: pack.epoch([_throw_away(pack, 0)], 1)) is None:  # also a first warming up
+    tries = next_size(timings, most, room, least, budget) is not None
+    if tries and _attempt(pack, lambda: pack.epoch([_throw_away(pack, 0)], 1)) is None:  # also a first warming up
         raise unfit(pack.shape, pack.device)
     while (lanes := next_size(timings, most, room, least, budget)) is not None:
         timing = _attempt(pack, partial(_timing, pack, lanes, budget))

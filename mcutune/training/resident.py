@@ -81,6 +81,11 @@ def resident(data: FoldData, configuration: Configuration, device: torch.device)
             raise BadInput(f"fold {data.fold} has no labelled row in its {name} part", hint="see `mcutune data check`")
     dialogues, dialogue_of = grouped(data.dialogue, data.order)
     probe = probe_rows(training, own, dialogue_of, configuration, draws_by_dialogue(configuration))
+    if not len(np.setdiff1d(training, probe)):
+        raise BadInput(
+            f"fold {data.fold} has {len(training)} labelled training row(s): too few to train on and to measure "
+            "divergences on", hint="see `mcutune data check`",
+        )  # fmt: skip
     target = data.labels.astype(np.int64) if data.task is Task.CLASSIFICATION else np.nan_to_num(data.labels)
     return Resident(
         data=data,

@@ -234,3 +234,17 @@ def test_a_dialogue_without_a_modality_stays_finite(padded):
     gradients = torch.autograd.grad(out.logits.square().sum(), list(views.values()), allow_unused=True)
     assert torch.isfinite(out.logits).all()
     assert all(g is None or torch.isfinite(g).all() for g in gradients)
+
+
+def test_rows_are_spread_where_padding_makes_up_their_number():
+    """48 of 64 rows, padded to 64: not every row has the modality."""
+    present = np.arange(64)[None] % 4 != 0
+    dialogue = np.repeat(np.arange(8), 8)[None]
+    alone = sequences(present, dialogue, CPU)
+    padded = sequences(present.repeat(2, 0), dialogue.repeat(2, 0), CPU)
+    one = replace(padded, place=padded.place[:1], blocks=padded.blocks[:1], back=padded.back[:1])  # as on a GPU
+    assert one.place.shape[1] == one.count
+    x = torch.randn(1, 48, 5)
+    spread = one.spread(torch.nn.functional.pad(x, (0, 0, 0, 16)))
+    assert torch.equal(spread, alone.spread(x))
+    assert torch.equal(spread[0, present[0]], x[0]) and not spread[0, ~present[0]].any()

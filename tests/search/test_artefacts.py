@@ -116,3 +116,14 @@ def test_an_encoder_in_the_cache_stays_as_it_is(tmp_path: Path) -> None:
     cache.put("abc", {"w": b"first"})
     cache.put("abc", {"w": b"second"})
     assert cache.get("abc", "a") == {"w": b"first"}
+
+
+def test_a_pack_that_does_something_else_gives_its_lease_back(tmp_path: Path) -> None:
+    cache = EncoderCache(tmp_path, lambda pack: True)
+    assert cache.get("abc", "a") == "train"
+    assert cache.get("abc", "b") == "wait"
+    cache.release("b")
+    assert cache.get("abc", "b") == "wait"
+    cache.release("a")  # out of memory in training it, or no room to store it
+    assert not cache.is_training("a")
+    assert cache.get("abc", "b") == "train"
