@@ -271,7 +271,10 @@ def rows_of(variant: Variant, folder: Path, played: Played, memory: list[float],
 
 def rows_of_readers(variant: Variant, polled: array[float]) -> list[Row]:
     """How long those waited who asked while the search went on, and they and it had the same cores."""
-    p99, name = quantile(polled, 0.99), f"{variant.name}: their status, p99"
+    name = f"{variant.name}: their status, p99"
+    if not polled:
+        return [Row("scale", name, None, "ms", note="the search had ended before the first answer")]
+    p99 = quantile(polled, 0.99)
     note = f"{len(polled)} answers, median {quantile(polled, 0.5):.0f} ms, until trial {variant.trials:,} had ended"
     return [Row("scale", name, p99, "ms", goal="< 200 ms", met=p99 < 200, note=note)]
 
