@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mcutune.model.alignment import COLUMNS, ROWS
+from mcutune.model.alignment import COLUMNS, ROWS, aligned, plain_product
 
 # A CPU's product sums up to some hundred rows in one block; more it splits by their number, so that rows that only
 # neighbours draw would change the bits of a sum. So a gradient is summed over parts of the batch of this many rows.
@@ -79,7 +79,7 @@ class Adapted(torch.autograd.Function):
         for one in plan:
             rows, mask = x[one.cohort].index_select(0, one.rows), _mask(used, one)
             shape = len(mask), mask.shape[2], rank
-            z = _product(rows, _aligned(a[one.lanes, one.slots].flatten(0, 2)).t(), low)
+            z = plain_product(rows, aligned(a[one.lanes, one.slots].flatten(0, 2)).t(), low_precision=low)
             z = z[: one.count, : math.prod(shape)].unflatten(1, shape).transpose(0, 1)
             result = results[min(one.slots.start, 1), one.lanes]
             result.index_add_(1, one.rows[: one.count], (z * mask).sum(2))
@@ -98,10 +98,11 @@ class Adapted(torch.autograd.Function):
         for one, rows, mask in zip(ctx.plan, saved, saved, strict=True):
             given = (mine if one.slots.start else own)[one.lanes].index_select(1, one.rows[: one.count])
             columns = (given[:, :, None] * mask).permute(0, 2, 3, 1).flatten(0, 2)
-            columns = _aligned(functional.pad(columns, (0, len(rows) - one.count)))
+            columns = aligned(functional.pad(columns, (0, len(rows) - one.count)))
             shape = len(mask), mask.shape[2], rank
             wide = functional.pad(rows, (0, max(0, COLUMNS - dim)))
-            found = _product(columns, wide, ctx.low)[: math.prod(shape), :dim].unflatten(0, shape).transpose(0, 1)
+            found = plain_product(columns, wide, low_precision=ctx.low)[: math.prod(shape), :dim]
+            found = found.unflatten(0, shape).transpose(0, 1)
             place = gradient[one.slots, one.lanes]
             place.add_(found) if written[one.slots.start, one.lanes.start] else place.copy_(found)
             written[one.slots, one.lanes] = True
@@ -113,12 +114,3 @@ class Adapted(torch.autograd.Function):
 def _mask(used: Tensor, one: Reading) -> Tensor:
     """[lanes, n, slots, 1] of `used` [P, B, 1 + J]."""
     return used[one.lanes, :, one.slots].index_select(1, one.rows[: one.count])[..., None]
-
-
-def _aligned(x: Tensor) -> Tensor:
-    """x [l, k] with zeros to at least COLUMNS: fewer would take a path of other bits."""
-    return functional.pad(x, (0, 0, 0, COLUMNS - len(x))) if len(x) < COLUMNS else x
-
-
-def _product(a: Tensor, b: Tensor, low: bool) -> Tensor:
-    return torch.mm(a.bfloat16(), b.bfloat16()).float() if low else torch.mm(a, b)

@@ -58,15 +58,18 @@ def cohort_product(x: Tensor, b: Tensor, cohorts: Sequence[int], *, low_precisio
 def _side_by_side(x: Tensor, b: Tensor, low_precision: bool) -> Tensor:
     """x [n, k] × b [P, l, k] as [P, n, l]."""
     columns = b.flatten(0, 1)
-    wide = len(columns)
-    if wide < COLUMNS:
-        columns = functional.pad(columns, (0, 0, 0, COLUMNS - wide))
-    if low_precision:
-        x, columns = x.bfloat16(), columns.bfloat16()
-    result = torch.mm(x, columns.t())
-    if low_precision:
-        result = result.float()
-    return result[:, :wide].unflatten(1, (len(b), -1)).transpose(0, 1)
+    result = plain_product(x, aligned(columns).t(), low_precision=low_precision)
+    return result[:, : len(columns)].unflatten(1, (len(b), -1)).transpose(0, 1)
+
+
+def aligned(x: Tensor) -> Tensor:
+    """x [l, k] with zeros to at least COLUMNS rows: as columns of a product, fewer would take a path of other bits."""
+    return functional.pad(x, (0, 0, 0, COLUMNS - len(x))) if len(x) < COLUMNS else x
+
+
+def plain_product(a: Tensor, b: Tensor, *, low_precision: bool) -> Tensor:
+    """Matrix product [n, k] × [k, l]; in bfloat16 with a float32 result where `low_precision`."""
+    return torch.mm(a.bfloat16(), b.bfloat16()).float() if low_precision else torch.mm(a, b)
 
 
 def padded_indices(rows: npt.NDArray[Any], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -132,8 +132,7 @@ class FrozenNetwork:
     def _inner(self, params: dict[str, Tensor], m: int, x: Tensor, cohorts: Sequence[int]) -> Tensor:
         """A X of every pair of modality m [P, n, slots · R], the shared one first, from x [U, n, D].
 
-        All pairs' A are multiplied at once: with lanes side by side it is one wide product, bound by reading x. Only
-        what a row needs is read of it.
+        For what is measured under every combination; a training step multiplies drawn pairs only (model/adapted.py).
         """
         return self._cohorts(x, params[f"adapter.{m}.A"].flatten(1, 2), cohorts)
 
