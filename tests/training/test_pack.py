@@ -1,5 +1,7 @@
 """What a pack measures and what moves it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -212,3 +214,12 @@ def test_a_checkpoint_of_an_earlier_version_is_named_as_such(tmp_path):
         (tmp_path / name).write_bytes(content.replace(b'"schema": 2', b'"schema": 1'))
     with pytest.raises(BadInput, match="schema 1, this version reads schema 2"):
         load_predictor(tmp_path)
+
+
+def test_a_fold_that_the_probe_would_empty_is_refused():
+    data = fold()
+    labels = data.labels.copy()
+    training = np.flatnonzero(~data.validation & (labels >= 0))
+    labels[training[1:]] = -1
+    with pytest.raises(BadInput, match="1 labelled training row"):
+        pack_of(replace(data, labels=labels))
