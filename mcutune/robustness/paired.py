@@ -52,7 +52,7 @@ def compare_sums(
     a, b = _as_many(a, b)
     values = [Statistic(mean_over_replicates(metric)) for metric in metrics]
     rows = rows_in(a, task).mean(axis=(1, 2))
-    found = intervals(np.stack([a, b], axis=1), rows, [_apart(one) for one in values], how)
+    found = differences(a, b, task, metrics, how)
     p, test = permutation_test(a, b, values, seed=how.seed)
     tests = [test] * len(metrics)
     if "wa" in metrics and a.shape[1] == 1 and rows.max() <= 1:
@@ -60,6 +60,14 @@ def compare_sums(
         p[place], tests[place] = _mcnemar(a, b), MCNEMAR
     parts = zip(metrics, found, p, tests, strict=True)
     return {metric: _differences(one, of, name, how) for metric, one, of, name in parts}
+
+
+def differences(a: Array, b: Array, task: Task, metrics: Sequence[str], how: Resampling) -> list[Interval]:
+    """Model `a` minus model `b` in every cell [C], one interval a metric, from sums [G, S, C, A] of the same groups."""
+    a, b = _as_many(a, b)
+    rows = rows_in(a, task).mean(axis=(1, 2))
+    statistics = [_apart(Statistic(mean_over_replicates(metric))) for metric in metrics]
+    return intervals(np.stack([a, b], axis=1), rows, statistics, how)
 
 
 def _apart(value: Statistic) -> Statistic:
