@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mcutune import __version__
-from mcutune.cli import data, doctor, report, robustness, search, status, stop, study
+from mcutune.cli import compare, data, doctor, report, robustness, search, status, stop, study
 from mcutune.cli.failures import ending_signals, guarded
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("search", short_help="Start, continue or read a search.")(search.sea
 app.command("status", short_help="How far searches are, and what they found.")(status.status)
 app.command("stop", short_help="Stop a running search; it can be continued.")(stop.stop)
 app.command("robustness", short_help="Measure the best models with modalities missing.")(robustness.robustness)
+app.command("compare", short_help="Train what the winners of a run are compared with.")(compare.compare)
 app.command("report", short_help="Show the robustness report of a run again.")(report.report)
 app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")

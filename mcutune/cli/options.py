@@ -8,6 +8,21 @@ from typing import Annotated, Any
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of a live view.")]
+
+# Where training runs, and in how many packs of which size: of `search` and `compare`.
+Place = Annotated[str | None, typer.Option(help="process (no Ray), local (a Ray of its own; the default), cluster.")]
+Address = Annotated[str | None, typer.Option(help="An existing Ray cluster: auto, or HOST:PORT of its head.")]
+Packs = Annotated[int | None, typer.Option(help="Packs at once; else as many as fit.")]
+Lanes = Annotated[int | None, typer.Option(help="Lanes of a pack; else as many as run best, measured.")]
+CpusPerPack = Annotated[int, typer.Option(help="CPUs of a pack, all its workers together.")]
+WorkersPerPack = Annotated[int, typer.Option(help="Data-parallel workers of a pack.")]
+GpusPerPack = Annotated[
+    float | None, typer.Option(help="GPUs of a pack, 0.5 to share one; else 1 where there are any.")
+]
+AcceptChange = Annotated[
+    bool, typer.Option("--accept-change", help="Continue although data or versions changed; the run records it.")
+]
 
 
 def print_json(facts: Any) -> None:

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from mcutune.cli.options import Json
+from mcutune.cli.options import (
+    AcceptChange,
+    Address,
+    CpusPerPack,
+    GpusPerPack,
+    Json,
+    Lanes,
+    Packs,
+    Place,
+    Plain,
+    WorkersPerPack,
+)
 
 
 def search(
@@ -24,25 +35,17 @@ def search(
         str | None, typer.Option(help="mean, worst, area, cvar(0.25); else that of the space.")
     ] = None,
     normalisation: Annotated[str | None, typer.Option(help="train, group or none; else that of the data.")] = None,
-    place: Annotated[
-        str | None, typer.Option(help="process (no Ray), local (a Ray of its own; the default), cluster.")
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="An existing Ray cluster: auto, or HOST:PORT of its head.")
-    ] = None,
-    packs: Annotated[int | None, typer.Option(help="Packs at once; else as many as fit.")] = None,
-    lanes: Annotated[int | None, typer.Option(help="Lanes of a pack; else as many as run best, measured.")] = None,
-    cpus_per_pack: Annotated[int, typer.Option(help="CPUs of a pack, all its workers together.")] = 1,
-    workers_per_pack: Annotated[int, typer.Option(help="Data-parallel workers of a pack.")] = 1,
-    gpus_per_pack: Annotated[
-        float | None, typer.Option(help="GPUs of a pack, 0.5 to share one; else 1 where there are any.")
-    ] = None,
+    place: Place = None,
+    address: Address = None,
+    packs: Packs = None,
+    lanes: Lanes = None,
+    cpus_per_pack: CpusPerPack = 1,
+    workers_per_pack: WorkersPerPack = 1,
+    gpus_per_pack: GpusPerPack = None,
     fork: Annotated[str | None, typer.Option(help="With a changed space: a new run of this name.")] = None,
-    accept_change: Annotated[
-        bool, typer.Option("--accept-change", help="Continue although data or versions changed; the run records it.")
-    ] = False,
+    accept_change: AcceptChange = False,
     json: Json = False,
-    plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a live view.")] = False,
+    plain: Plain = False,
 ) -> None:
     """Search for the configuration that keeps working when modalities are missing.
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mcutune.cluster.place import Place
+    from mcutune.cluster.resources import Capacity
     from mcutune.search.progress import Progress, TrialView
     from mcutune.search.run_folder import Plan
 
@@ -60,30 +61,37 @@ def run(asked: Asked, shape: Shape, *, json: bool, plain_lines: bool) -> None:
 
 
 def _work(plan: Plan, shape: Shape, out: Console, plain_lines: bool) -> None:
-    from mcutune.search.coordinator import Coordinator
-    from mcutune.search.runner import Job, run_in_process, run_search
-
     if plan.space.question:
         out.print(plain(plan.space.question, "italic"))
     with opened(shape, lambda: waiting("starting Ray", out)) as (place, capacity):
-        packs, lanes = packs_for(plan, shape, place, capacity)
-        say(out, plain(started(plan, packs, lanes, place)))
-        job = Job(
-            run=plan.name,
-            make=partial(Coordinator, plan),
-            home=home(),
-            capacity=lanes,
-            logs=plan.folder / "logs",
-            memory=memory_of_a_pack(packs, place),
-            measure=shape.measure,
-        )
-        with SearchView(plain_lines=plain_lines, out=out) as view:
-            watch = Watch(view, plan, place)
-            if place.kind == "process":
-                device = "cuda:0" if packs.request.gpus else "cpu"
-                run_in_process(job, threads=plan.threads, device=device, watch=watch)
-            else:
-                run_search(job, place, packs, watch=watch)
+        work_in(place, capacity, plan, shape, out, plain_lines)
+
+
+def work_in(
+    place: Place, capacity: Capacity, plan: Plan, shape: Shape, out: Console, plain_lines: bool
+) -> None:  # fmt: skip
+    """Search to the end in an open place, with a live view."""
+    from mcutune.search.coordinator import Coordinator
+    from mcutune.search.runner import Job, run_in_process, run_search
+
+    packs, lanes = packs_for(plan, shape, place, capacity)
+    say(out, plain(started(plan, packs, lanes, place)))
+    job = Job(
+        run=plan.name,
+        make=partial(Coordinator, plan),
+        home=home(),
+        capacity=lanes,
+        logs=plan.folder / "logs",
+        memory=memory_of_a_pack(packs, place),
+        measure=shape.measure,
+    )
+    with SearchView(plain_lines=plain_lines, out=out) as view:
+        watch = Watch(view, plan, place)
+        if place.kind == "process":
+            device = "cuda:0" if packs.request.gpus else "cpu"
+            run_in_process(job, threads=plan.threads, device=device, watch=watch)
+        else:
+            run_search(job, place, packs, watch=watch)
 
 
 class Watch:

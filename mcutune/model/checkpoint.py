@@ -1,5 +1,7 @@
 """A checkpoint folder: model.safetensors and checkpoint.json. It moves alone: encoder, normalisation, names are in it.
 
+epochs.safetensors, where every epoch was kept, holds what was trained (not the frozen encoder) by EPOCH.NAME.
+
 safetensors is safe to parse but does not notice a flipped bit, so checkpoint.json carries the SHA-256 of the weights;
 the hash of checkpoint.json itself is kept by whoever refers to the folder (best.json, the ledger).
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +23,25 @@ from mcutune.errors import BadInput, Damaged
 from mcutune.files import read_bytes, read_json, sha256
 
 SCHEMA = 2  # 1: until the tensors of adapters were laid out anew
-WEIGHTS, FACTS = "model.safetensors", "checkpoint.json"
+WEIGHTS, FACTS, EPOCHS = "model.safetensors", "checkpoint.json", "epochs.safetensors"
 _HEADER_LIMIT, _TENSOR_LIMIT, _FILE_LIMIT = 8 << 20, 10_000, 4 << 30
 _NEEDED = ("configuration", "modalities", "dims", "task", "label_names", "normalisation", "data", "lane", "sha256")
 
 
-def pack_files(tensors: dict[str, Tensor], facts: dict[str, Any]) -> dict[str, bytes]:
-    """The files of a checkpoint, name to content; deterministic for equal input."""
-    weights = save({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)})
-    facts = {"schema": SCHEMA, **facts, "sha256": {WEIGHTS: sha256(weights)}}
-    return {WEIGHTS: weights, FACTS: json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False).encode() + b"\n"}
+def pack_files(
+    tensors: dict[str, Tensor], facts: dict[str, Any], epochs: Sequence[dict[str, Tensor]] = ()
+) -> dict[str, bytes]:  # fmt: skip
+    """The files of a checkpoint, name to content; deterministic for equal input. epochs: the tensors of each epoch."""
+    files = {WEIGHTS: _saved(tensors)}
+    if epochs:
+        files[EPOCHS] = _saved({f"{n}.{name}": of for n, one in enumerate(epochs, 1) for name, of in one.items()})
+    facts = {"schema": SCHEMA, **facts, "sha256": {name: sha256(content) for name, content in files.items()}}
+    told = json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+    return {**files, FACTS: told}
+
+
+def _saved(tensors: dict[str, Tensor]) -> bytes:
+    return save({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)})
 
 
 def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -50,10 +62,30 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     lacking = [key for key in _NEEDED if key not in facts]
     if lacking:
         raise Damaged(f"{folder / FACTS} lacks {', '.join(lacking)}")
-    content = read_bytes(folder / WEIGHTS, limit=_FILE_LIMIT)
-    if sha256(content) != facts["sha256"].get(WEIGHTS):
-        raise Damaged(f"{folder / WEIGHTS} is not the file that {FACTS} names", hint="its SHA-256 differs")
-    return parse_tensors(content, folder / WEIGHTS), facts
+    return _tensors(folder, WEIGHTS, facts), facts
+
+
+def read_epochs(folder: Path, facts: dict[str, Any]) -> list[dict[str, Tensor]]:
+    """What was trained after each epoch, first to last; facts: as `read` gave them.
+
+    Raises BadInput where only the best epoch was kept, Damaged where the file is not what was written.
+    """
+    if EPOCHS not in facts["sha256"]:
+        raise BadInput(f"{folder} holds its best epoch only", hint="mcutune compare NAME --with epochs keeps all")
+    epochs: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _tensors(folder, EPOCHS, facts).items():
+        number, _, rest = name.partition(".")
+        epochs.setdefault(int(number) if number.isdecimal() else 0, {})[rest] = tensor
+    if sorted(epochs) != list(range(1, len(epochs) + 1)):
+        raise Damaged(f"{folder / EPOCHS} does not hold epochs 1 to {len(epochs)}")
+    return [epochs[number] for number in sorted(epochs)]
+
+
+def _tensors(folder: Path, name: str, facts: dict[str, Any]) -> dict[str, Tensor]:
+    content = read_bytes(folder / name, limit=_FILE_LIMIT)
+    if sha256(content) != facts["sha256"].get(name):
+        raise Damaged(f"{folder / name} is not the file that {FACTS} names", hint="its SHA-256 differs")
+    return parse_tensors(content, folder / name)
 
 
 def parse_tensors(content: bytes, path: Path) -> dict[str, Tensor]:

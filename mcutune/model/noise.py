@@ -25,6 +25,7 @@ class Place(IntEnum):
     DROPOUT = 3
     PROBE = 4
     ENCODER = 5
+    HIDDEN = 6
 
 
 Key = tuple[int, ...]

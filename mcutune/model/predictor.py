@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from mcutune.data.normalise import Normalisation, apply
 from mcutune.domain.combination import Modalities, combination_index, membership
 from mcutune.domain.task import Task
 from mcutune.errors import BadInput, Damaged
-from mcutune.model.checkpoint import FACTS, WEIGHTS, expect, read
+from mcutune.model.checkpoint import EPOCHS, FACTS, WEIGHTS, expect, read, read_epochs
 from mcutune.model.encoder import encode, make_encoder
 from mcutune.model.frozen import FrozenNetwork
 from mcutune.model.lanes import Lanes
@@ -47,6 +48,7 @@ class Predictor:
 
     def __init__(self, tensors: dict[str, Tensor], facts: dict[str, Any], folder: Path) -> None:
         self.info = facts
+        self._folder = folder
         self.configuration: dict[str, Any] = facts["configuration"]
         self.modalities = Modalities(tuple(facts["modalities"]))
         self.dims = tuple(int(d) for d in facts["dims"])
@@ -88,6 +90,21 @@ class Predictor:
     def attends(self) -> bool:
         """Whether a row's prediction depends on the presence of other rows of its dialogue."""
         return bool(self._settings.encoder == "trained" or self._settings.encoder_kind == "dialogue")
+
+    def epochs(self) -> list[Predictor]:
+        """The same model after each epoch of its training, first to last.
+
+        Raises BadInput where only the best was kept, Damaged where what is stored is not of this model.
+        """
+        found = []
+        for tensors in read_epochs(self._folder, self.info):
+            expect(
+                tensors, {name: tuple(value.shape[1:]) for name, value in self._params.items()}, self._folder / EPOCHS
+            )
+            one = copy(self)
+            one._params = {name: tensors[name][None] for name in self._params}
+            found.append(one)
+        return found
 
     def all_combinations(
         self, features: dict[str, Array], dialogue: Array, order: Array, group: Array,

@@ -162,11 +162,6 @@ def normalisation_scenario(mode: str) -> str:
     return f"normalisation={mode}"
 
 
-def highest_rate(modalities: int) -> float:
-    """(M − 1) / M: above it, some row would have nothing left."""
-    return (modalities - 1) / modalities
-
-
 def plan(protocol: Protocol, source: TableFacts, target: TableFacts | None = None) -> tuple[Cell, ...]:
     """Every cell of a protocol for one model, in the order in which they are reported.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mcutune.domain.combination import Modalities, combination_index
+from mcutune.domain.missing import highest_rate
 from mcutune.domain.task import Task
 from mcutune.robustness.blocks import (
     Block,
@@ -36,7 +37,6 @@ from mcutune.robustness.protocol import (
     TableFacts,
     common_modalities,
     complete,
-    highest_rate,
     normalisation_scenario,
     plan,
     rate_scenario,

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mcutune.domain.combination import Modalities, combination_index
+from mcutune.domain.missing import highest_rate
 from mcutune.errors import CheckFailed
 from mcutune.files import canonical_json, sha256
-from mcutune.robustness.protocol import Protocol, Random, highest_rate, rate_scenario
+from mcutune.robustness.protocol import Protocol, Random, rate_scenario
 
 Array = npt.NDArray[Any]
 

@@ -100,7 +100,7 @@ class Coordinator:
         """A fold's study, begun if the ledger has none."""
         if row.fold not in self._records.studies:
             self._put(row)
-        return Study(self.plan.space, self._records.studies[row.fold], self._put)
+        return Study(self.plan.space.of(row.fold), self._records.studies[row.fold], self._put)
 
     def _resume(self, accepted: list[str]) -> None:
         """What was running belongs to nobody now: every open lane gets a new attempt, which fences late results."""

@@ -30,6 +30,8 @@ _MOST_MODALITIES = 6  # 63 combinations an epoch; beyond that the space names wh
 class Plan:
     """What a search is to do. `folder`: home()/runs/NAME. `data`: the data set's name. `fold_data`: a fold's view.
 
+    label: its name where that is not the folder's.
+
     `driver`: pid of the process that a person started, where the coordinator runs in another one.
     """
 
@@ -42,15 +44,16 @@ class Plan:
     accept_change: bool = False
     driver: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    label: str = ""
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        return self.label or self.folder.name
 
 
 def make_folder(plan: Plan) -> None:
     """The run's folder. Raises BadInput for a name or place that cannot be."""
-    checked_name(plan.name, "run")
+    checked_name(plan.folder.name, "run")
     for fold in plan.folds:
         checked_name(fold, "fold")
     try:
@@ -61,17 +64,18 @@ def make_folder(plan: Plan) -> None:
 
 def study_row(plan: Plan, data: FoldData) -> StudyRow:
     """The facts of a fold's study. Raises BadInput where the space does not fit the data."""
-    space, modalities = plan.space, Modalities(tuple(data.modalities))
+    space, modalities = plan.space.of(data.fold), Modalities(tuple(data.modalities))
     metric = metric_named(space.metric, data.task) if space.metric else default_metric(data.task)
     if not space.combinations and len(modalities) > _MOST_MODALITIES:
         raise BadInput(
             f"{len(modalities)} modalities have {len(modalities.labels)} combinations",
             hint="list those to measure under `combinations:` in the space",
         )
-    _check_static(space, modalities)
     chosen = {modalities.label(modalities.parse(label)) for label in space.combinations} or set(modalities.labels)
     measured = [index for index, label in enumerate(modalities.labels) if label in chosen]
-    scalar([0.0] * len(measured), measured, modalities.names, space.objective.to_json(), metric.name)
+    _check_static(space, modalities)
+    for objective in (space.objective.to_json(), *_objectives(space, modalities)):
+        scalar([0.0] * len(measured), measured, modalities.names, objective, metric.name)
     return StudyRow(
         fold=data.fold,
         task=data.task.value,
@@ -82,19 +86,26 @@ def study_row(plan: Plan, data: FoldData) -> StudyRow:
         metric=metric.name,
         objective=json.dumps(space.objective.to_json()),
         settings=json.dumps(space.default.model_dump(mode="json")),
-        space_hash=space.hash,
+        space_hash=plan.space.hash,
     )
 
 
 def _check_static(space: Space, modalities: Modalities) -> None:
     """Raises BadInput where fixed probabilities are not one a combination of these modalities."""
     given = [space.default.static, *(v for p in space.parameters if p.name == "static" for v in p.values or ())]
+    given += [values["static"] for values in space.explicit if "static" in values]
     wrong = next((static for static in given if static is not None and len(static) != len(modalities.labels)), None)
     if wrong is not None:
         order = ", ".join(modalities.labels)
         raise BadInput(
             f"static has {len(wrong)} numbers for {len(modalities.labels)} combinations", hint=f"order: {order}"
         )
+
+
+def _objectives(space: Space, modalities: Modalities) -> list[Any]:
+    """What listed configurations choose their best epoch by."""
+    listed = [space.default, *(space.configuration(values) for values in space.explicit)]
+    return [one.objective("mean", modalities.labels) for one in listed]
 
 
 def agree(plan: Plan, rows: Sequence[StudyRow]) -> list[str]:

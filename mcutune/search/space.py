@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -141,7 +141,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class Space:
-    """A search, whole. `parameters` ascend by name; `explicit` lists configurations to try instead of proposals."""
+    """A search, whole. `parameters` ascend by name; `explicit` lists configurations to try instead of proposals.
+
+    `own`: settings of single folds, over `fixed`. `padded_rank`: the least rank that all lanes are padded to.
+    """
 
     name: str
     question: str
@@ -161,6 +164,12 @@ class Space:
     data: str | None
     search_seed: int
     text: str
+    own: dict[str, dict[str, Any]] = field(default_factory=dict)
+    padded_rank: int = 0
+
+    def of(self, fold: str) -> Space:
+        """The search of one fold."""
+        return replace(self, fixed={**self.fixed, **self.own[fold]}, own={}) if fold in self.own else self
 
     def configuration(self, values: dict[str, Any]) -> Configuration:
         """The configuration of a trial: defaults, then fixed settings, then these values."""
@@ -180,15 +189,14 @@ class Space:
     @property
     def shapes_differ(self) -> bool:
         """Whether not all trials can lie in one pack."""
-        names = {name for values in self.explicit for name in values} | {
-            parameter.name for parameter in self.parameters
-        }
+        names = {name for values in (*self.explicit, *self.own.values()) for name in values}
+        names |= {parameter.name for parameter in self.parameters}
         return not names.isdisjoint(SHAPE_KEYS)
 
     @property
     def max_rank(self) -> int:
         """The largest rank any trial can have."""
-        ranks = [self.default.rank, *(values.get("rank", 0) for values in self.explicit)]
+        ranks = [self.padded_rank, self.default.rank, *(values.get("rank", 0) for values in self.explicit)]
         for parameter in self.parameters:
             if parameter.name == "rank":
                 ranks.extend(parameter.values or (int(parameter.high),))
@@ -199,7 +207,7 @@ class Space:
         return {
             "parameters": {parameter.name: parameter.to_json() for parameter in self.parameters},
             "configurations": [dict(sorted(values.items())) for values in self.explicit],
-            "default": self.default.model_dump(mode="json"),
+            "default": self.default.canonical(),
             "seeds": self.seeds,
             "lag": self.lag,
             "sampler": self.sampler,
@@ -208,6 +216,7 @@ class Space:
             "combinations": sorted(self.combinations),
             "rungs": self.rungs.to_json() if self.rungs else None,
             "search_seed": self.search_seed,
+            **({"own": self.own, "padded_rank": self.padded_rank} if self.own else {}),
         }
 
     @cached_property

@@ -129,8 +129,9 @@ class Study:
         if problem is not None:
             self.failure(_failed(said, *problem))
             return
+        value = self.objective(said.scores, live.configuration)
         row = EpochRow(
-            *_key(said.lane), said.attempt, int(said.epoch), self.objective(said.scores), float(said.loss),
+            *_key(said.lane), said.attempt, int(said.epoch), value, float(said.loss),
             blob(said.scores), blob(said.probabilities), blob(said.divergences),
         )  # fmt: skip
         if said.epoch > len(lane.epochs):
@@ -149,10 +150,10 @@ class Study:
             return Failure.METRIC, f"not finite in epoch {said.epoch}"
         return None
 
-    def objective(self, scores: tuple[float, ...]) -> float:
-        """The objective of C scores, higher is better."""
-        row = self.record.row
-        return scalar(scores, self.measured, self._labels.names, self.space.objective.to_json(), row.metric)
+    def objective(self, scores: tuple[float, ...], configuration: Configuration) -> float:
+        """What a lane of this configuration is judged by, of C scores; higher is better."""
+        objective = configuration.objective(self.space.objective.to_json(), self._labels.labels)
+        return scalar(scores, self.measured, self._labels.names, objective, self.record.row.metric)
 
     def failure(self, said: LaneFailure) -> None:
         """A lane failed: it is tried again where that can help, else its trial ends at the next `settle`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
 from typing import Any, Literal
@@ -15,8 +16,12 @@ from mcutune.errors import Problems
 SHAPE_KEYS = (
     "encoder", "encoder_kind", "encoder_width", "encoder_layers", "encoder_dropout", "encoder_learning_rate",
     "encoder_weight_decay", "encoder_epochs", "encoder_batch", "width", "depth", "heads", "batch", "precision", "draw",
-    "divergence", "probe_rows", "class_weight",
+    "divergence", "probe_rows", "class_weight", "training_missing",
 )  # fmt: skip
+
+# Keys that came when runs had already been made: at these values a configuration is what it was without them.
+_ABSENT = object()
+_LATER = {"training_missing": 0.0, "chosen_by": "objective", "kept": "best"}
 
 
 class Configuration(BaseModel):
@@ -59,17 +64,36 @@ class Configuration(BaseModel):
     batch: int = Field(ge=1, le=65536)
     epochs: int = Field(ge=1, le=10000)
     precision: Literal["float32", "bfloat16"]
+    training_missing: float = Field(ge=0, lt=1)
+    chosen_by: Literal["objective", "static"]
+    kept: Literal["best", "every"]
 
     @model_validator(mode="after")
     def _static_is_a_distribution(self) -> Configuration:
         if self.static is not None and not (min(self.static, default=-1) >= 0 and sum(self.static) > 0):
             raise ValueError("static: one number of at least 0 a combination, not all 0")
+        if self.static is None and self.chosen_by == "static":
+            raise ValueError("chosen_by: static needs `static`, the probabilities to weight combinations by")
         return self
 
     @property
     def scale(self) -> float:
         """The factor on every adapter's output: alpha / r, or alpha / sqrt(r) (rsLoRA, arXiv 2312.03732)."""
         return self.alpha / (self.rank if self.rank_scaling == "alpha/r" else self.rank**0.5)
+
+    def canonical(self) -> dict[str, Any]:
+        """As JSON values, without the later keys where they change nothing: what was searched before stays the same."""
+        values = self.model_dump(mode="json")
+        return {key: value for key, value in values.items() if _LATER.get(key, _ABSENT) != value}
+
+    def objective(self, searched: dict[str, Any] | str, labels: Sequence[str]) -> dict[str, Any] | str:
+        """What the best epoch is chosen by: the search's objective, or the mean weighted by `static`.
+
+        labels: of all combinations, C of them.
+        """
+        if self.chosen_by == "objective" or self.static is None:
+            return searched
+        return {"mix": {label: share for label, share in zip(labels, self.static, strict=True) if share > 0}}
 
     def shape(self) -> tuple[Any, ...]:
         """What lanes of one pack must have in common."""

@@ -36,6 +36,8 @@ def encoder_key(resident: Resident, configuration: Configuration, search_seed: i
         "table": data.table_hash, "split": data.split_hash, "normalisation": data.normalisation,
         "modality": [m, data.modalities[m]],
     }  # fmt: skip
+    if configuration.training_missing:  # not named where nothing is hidden: such encoders are what they were before
+        facts["training_missing"] = configuration.training_missing
     return sha256(canonical_json(facts))
 
 

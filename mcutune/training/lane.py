@@ -16,7 +16,10 @@ from mcutune.training.optim import Vectors
 
 @dataclass
 class Lane:
-    """State of a lane after `epoch` epochs. `best`: the parameters [size] of the best validation epoch so far."""
+    """State of a lane after `epoch` epochs. `best`: the parameters [size] of the best validation epoch so far.
+
+    every: those of each epoch, where the configuration asks for them (`kept: every`).
+    """
 
     order: LaneOrder
     configuration: Configuration
@@ -29,6 +32,7 @@ class Lane:
     best_scores: tuple[float, ...] = ()
     probabilities: list[list[float]] = field(default_factory=list)
     divergences: list[list[float]] = field(default_factory=list)
+    every: list[Tensor] = field(default_factory=list)
 
     @property
     def seed(self) -> int:
@@ -36,6 +40,8 @@ class Lane:
 
     def remember(self, value: float, scores: tuple[float, ...]) -> None:
         """Keep this epoch's parameters if its objective value is the best yet; ties go to the earlier epoch."""
+        if self.configuration.kept == "every":
+            self.every.append(self.vectors.parameters.detach().cpu().clone())
         if value > self.best_value:
             self.best, self.best_epoch = self.vectors.parameters.detach().clone(), self.epoch
             self.best_value, self.best_scores = value, scores

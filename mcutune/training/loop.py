@@ -31,7 +31,7 @@ from mcutune.training.planning import size_of, unfit
 from mcutune.training.result import lane_files
 
 Heartbeat = Callable[[dict[str, Any]], None]
-_RESULTS = 16  # a word: each carries some megabytes
+_RESULTS = {"best": 16, "every": 2}  # a word, by what is kept: each carries some megabytes, or some tens of them
 _ENCODER_POLL = 0.2  # seconds between asking whether another pack has trained the encoder
 
 
@@ -130,8 +130,9 @@ class _Shift:
             self.ending += self._apply(orders)
             for order in orders.start:
                 self._begin(order, said)
-            said.results += [self._result(lane) for lane in self.ending[:_RESULTS]]
-            del self.ending[:_RESULTS]
+            most = min((_RESULTS[lane.configuration.kept] for lane in self.ending), default=0)
+            said.results += [self._result(lane) for lane in self.ending[:most]]
+            del self.ending[:most]
             if said.results or said.failures:
                 continue
             if orders.done and not self.running and not self.parked and not self.waiting:

@@ -185,7 +185,8 @@ class Pack:
         values = tuple(float(s) for s in scores)
         lane.record(jsd)
         start = self.start
-        value = scalar(values, start.combinations, start.modalities, start.objective, start.metric)
+        objective = lane.configuration.objective(start.objective, self.labels)
+        value = scalar(values, start.combinations, start.modalities, objective, start.metric)
         lane.remember(value, values)
         return LaneEpoch(
             order.lane,

@@ -19,6 +19,7 @@ from mcutune.domain.task import Task
 from mcutune.errors import BadInput
 from mcutune.model.noise import Place, stream
 from mcutune.training.config import Configuration
+from mcutune.training.incomplete import incomplete
 
 Rows = npt.NDArray[np.int64]
 
@@ -70,6 +71,7 @@ class Resident:
 
 def resident(data: FoldData, configuration: Configuration, device: torch.device) -> Resident:
     """Put a fold on a device. Raises BadInput where a part has no labelled row."""
+    data = incomplete(data, configuration.training_missing)
     normalisation = fit(data.features, data.presence, np.flatnonzero(~data.validation), data.normalisation)
     features = apply(normalisation, data.features, data.presence, data.group)
     labelled = data.labels >= 0 if data.task is Task.CLASSIFICATION else np.isfinite(data.labels)

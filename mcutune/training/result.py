@@ -16,9 +16,10 @@ from mcutune.training.pack import Pack
 
 
 def lane_files(lane: Lane, pack: Pack, encoders: Sequence[dict[str, bytes]]) -> dict[str, bytes]:
-    """model.safetensors and checkpoint.json of a lane; encoders: a stage-1 cache entry a modality, if any."""
+    """The files of a lane's checkpoint; encoders: a stage-1 cache entry a modality, if any."""
     assert lane.best is not None, "a lane that finished has measured an epoch"
-    tensors = pack.program.layout.unpadded(lane.best.cpu(), lane.configuration.rank)
+    layout, rank = pack.program.layout, lane.configuration.rank
+    tensors = layout.unpadded(lane.best.cpu(), rank)
     tensors |= {f"encoder.{name}": tensor for name, tensor in encoder_weights(encoders).items()}
     data, resident = pack.resident.data, pack.resident
     facts = {
@@ -45,4 +46,4 @@ def lane_files(lane: Lane, pack: Pack, encoders: Sequence[dict[str, bytes]]) -> 
             "python": platform.python_version(),
         },
     }  # fmt: skip
-    return pack_files(tensors, facts)
+    return pack_files(tensors, facts, [layout.unpadded(one, rank) for one in lane.every])
