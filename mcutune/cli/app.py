@@ -9,7 +9,11 @@ from typing import Annotated
 import typer
 
 from mcutune import __version__
+<<<<<<< HEAD
 from mcutune.cli import compare, data, doctor, report, robustness, search, status, stop, study
+=======
+from mcutune.cli import data, diff, doctor, report, robustness, search, status, stop, study
+>>>>>>> 304cf95 (mcutune diff: two reports paired on stored predictions)
 from mcutune.cli.failures import ending_signals, guarded
 
 app = typer.Typer(
@@ -29,6 +33,7 @@ app.command("stop", short_help="Stop a running search; it can be continued.")(st
 app.command("robustness", short_help="Measure the best models with modalities missing.")(robustness.robustness)
 app.command("compare", short_help="Train what the winners of a run are compared with.")(compare.compare)
 app.command("report", short_help="Show the robustness report of a run again.")(report.report)
+app.command("diff", short_help="Compare two reports, paired on the same rows.")(diff.diff)
 app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")
 app.command("doctor", short_help="Check this installation, this home, its runs.")(doctor.doctor)

@@ -26,7 +26,8 @@ from mcutune.robustness.tables import gap, title
 PAGE = "report.html"
 LIMIT = 2_000_000  # bytes of a page
 _ROWS = (1023, 255, 63, 15)  # of a table: as many as fit
-_TEMPLATE, _MACROS, _STYLE = "report.html.j2", "report_macros.html.j2", "report.css"
+_TEMPLATE, _STYLE = "report.html.j2", "report.css"
+_TEMPLATES = (_TEMPLATE, "report_macros.html.j2", "difference.html.j2")
 
 
 def render(report: dict[str, Any]) -> str:
@@ -34,12 +35,11 @@ def render(report: dict[str, Any]) -> str:
 
     Raises LookupError, TypeError, ValueError, AttributeError or jinja2.TemplateError for what is no report.
     """
-    environment, style = _environment(), _style()
-    template = environment.get_template(_TEMPLATE)
+    template, css = environment().get_template(_TEMPLATE), style()
     made = ""
     drawn = drawings(report)
     for most in _ROWS:
-        made = template.render(page=page(report, drawn, most), style=Markup(style), policy=_policy(style), most=most)
+        made = template.render(page=page(report, drawn, most), style=Markup(css), policy=policy(css), most=most)
         if len(made.encode()) < LIMIT:
             break
     return made
@@ -65,8 +65,9 @@ def _finalize(value: Any) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Environment:
-    texts = {name: _text(name) for name in (_TEMPLATE, _MACROS)}
+def environment() -> Environment:
+    """Templates whose every value is made inert and escaped."""
+    texts = {name: _text(name) for name in _TEMPLATES}
     made = Environment(
         loader=DictLoader(texts),
         autoescape=True,
@@ -80,7 +81,8 @@ def _environment() -> Environment:
 
 
 @lru_cache(maxsize=1)
-def _style() -> str:
+def style() -> str:
+    """The one style of all pages."""
     return _text(_STYLE) + shades.css()
 
 
@@ -88,7 +90,7 @@ def _text(name: str) -> str:
     return resources.files("mcutune.robustness").joinpath(name).read_text(encoding="utf-8")
 
 
-def _policy(style: str) -> str:
+def policy(style: str) -> str:
     """Nothing is loaded, run or sent; the one style is known by its hash."""
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"

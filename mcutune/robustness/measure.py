@@ -29,7 +29,7 @@ def metrics_of(block: Block, cells: Sequence[Cell]) -> list[str]:
 
 def measured(block: Block, metrics: Sequence[str], how: Resampling) -> tuple[list[Entry], list[Entry]]:
     """Measurements of every cell and metric, and their summaries, from the same resamples."""
-    extras = _extras(block)
+    extras = weighted_means(block)
     mixing = np.stack([weights for _, weights in extras]) if extras else np.zeros((0, len(block.places)))
     statistics = [Statistic(_with_means(metric, mixing), _SCALES.get(metric, "fraction")) for metric in metrics]
     found = _intervals(block, statistics, how)
@@ -51,7 +51,7 @@ def _with_means(metric: str, mixing: Array) -> Callable[[Array], Array]:
     return function
 
 
-def _extras(block: Block) -> list[tuple[str, Array]]:
+def weighted_means(block: Block) -> list[tuple[str, Array]]:
     """Named weights [C] over the cells: means over combinations, or the area under the missing-rate curve."""
     count = len(block.places)
     if isinstance(block.protocol, Fixed) and block.protocol.combinations == "all" and count > 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,17 +49,27 @@ def compare_sums(
     a: Array, b: Array, task: Task, metrics: Sequence[str], how: Resampling
 ) -> dict[str, list[Difference]]:  # fmt: skip
     """Each cell of model `a` against model `b`, from sums [G, S, C, A] of the same groups: C tests a family."""
+    return compare_values(a, b, task, {metric: mean_over_replicates(metric) for metric in metrics}, how)
+
+
+def compare_values(
+    a: Array, b: Array, task: Task, functions: Mapping[str, Callable[[Array], Array]], how: Resampling
+) -> dict[str, list[Difference]]:  # fmt: skip
+    """Model `a` against `b` in the quantities [.., Q] that each function makes of sums [.., S, C, A]: Q tests a family.
+
+    Under the name `wa` must stand the accuracy of each cell.
+    """
     a, b = _as_many(a, b)
-    values = [Statistic(mean_over_replicates(metric)) for metric in metrics]
+    values = [Statistic(function) for function in functions.values()]
     rows = rows_in(a, task).mean(axis=(1, 2))
     found = differences(a, b, task, metrics, how)
     p, test = permutation_test(a, b, values, seed=how.seed)
-    tests = [test] * len(metrics)
-    if "wa" in metrics and a.shape[1] == 1 and rows.max() <= 1:
-        place = list(metrics).index("wa")
+    tests = [test] * len(functions)
+    if "wa" in functions and a.shape[1] == 1 and rows.max() <= 1:
+        place = list(functions).index("wa")
         p[place], tests[place] = _mcnemar(a, b), MCNEMAR
-    parts = zip(metrics, found, p, tests, strict=True)
-    return {metric: _differences(one, of, name, how) for metric, one, of, name in parts}
+    parts = zip(functions, found, p, tests, strict=True)
+    return {name: _differences(one, of, test, how) for name, one, of, test in parts}
 
 
 def differences(a: Array, b: Array, task: Task, metrics: Sequence[str], how: Resampling) -> list[Interval]:

@@ -78,6 +78,25 @@ def rebuild(folder: Path) -> Entry:
     return _Rebuilding(Store(folder, manifest), folder.name).report()
 
 
+@dataclass(frozen=True)
+class Stored:
+    """One protocol as it was measured: its entry in the report, its metrics, a block a model asked for."""
+
+    entry: Entry
+    metrics: tuple[str, ...]
+    blocks: tuple[Block, ...]
+
+
+def stored(folder: Path, models: int | None = None) -> tuple[Entry, Dataset, tuple[Stored, ...]]:
+    """The facts of an evidence folder, the measured rows, and every protocol's blocks; of the first `models` only.
+
+    Raises as `rebuild` does.
+    """
+    manifest = read_manifest(folder)
+    one = _Rebuilding(Store(folder, manifest), folder.name)
+    return one.facts, one.data, tuple(one.stored(protocol, models) for protocol in one.protocols)
+
+
 class _Rebuilding:
     """One pass from stored files to a report."""
 
@@ -137,7 +156,7 @@ class _Rebuilding:
         return report
 
     def _protocol(self, protocol: Protocol, cells: tuple[Cell, ...]) -> None:
-        data = self.target_data if isinstance(protocol, CrossDataset) else self.data
+        data = self._measured_on(protocol)
         patterns = self._patterns(protocol, data, cells)
         blocks = [self._block(protocol, number, cells, patterns) for number in range(len(self.models))]
         metrics = metrics_of(blocks[0], cells)
@@ -158,6 +177,16 @@ class _Rebuilding:
             self.parts.comparisons += comparisons(blocks[0], reference, metrics, self.how)
         self.parts.protocols.append(self._about(protocol, data, patterns, len(cells)))
         self.parts.excluded.setdefault(data.name, []).extend(_excluded(protocol, patterns, data.rows.ids))
+
+    def stored(self, protocol: Protocol, models: int | None) -> Stored:
+        data, cells = self._measured_on(protocol), plan(protocol, self.source, self.target)
+        patterns = self._patterns(protocol, data, cells)
+        blocks = tuple(self._block(protocol, n, cells, patterns) for n in range(len(self.models))[:models])
+        about = self._about(protocol, data, patterns, len(cells))
+        return Stored(about, tuple(metrics_of(blocks[0], cells)), blocks)
+
+    def _measured_on(self, protocol: Protocol) -> Dataset:
+        return self.target_data if isinstance(protocol, CrossDataset) else self.data
 
     def _within(self, model: str) -> dict[tuple[str, str], float]:
         """The subject's values on its own test rows under a fixed protocol measured before."""

@@ -1,0 +1,44 @@
+"""`mcutune diff`: two reports against each other, paired on the same rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mcutune.cli.options import Json, print_json
+
+
+def diff(
+    a: Annotated[
+        str, typer.Argument(help="A run, RUN:TRIAL, a folder with a report or its evidence, or a report.json.")
+    ],
+    b: Annotated[str, typer.Argument(help="Another, measured on the same rows by the same protocols.")],
+    margin: Annotated[
+        float | None, typer.Option(help="Also say where A is not worse than B by this much or more.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page into this file, too.")] = None,
+    json: Json = False,
+) -> None:
+    """Compare two reports by paired tests on their stored predictions. No model runs and no label is read anew.
+
+    Reports that differ in table, rows, folds, protocol or missing patterns are refused by the name of what differs.
+    """
+    from mcutune.cli.render_difference import difference_view
+    from mcutune.cli.screen import console
+    from mcutune.errors import BadInput
+    from mcutune.files import home, write_bytes
+    from mcutune.robustness.difference_page import render_difference
+    from mcutune.robustness.differences import difference
+    from mcutune.robustness.reports import find_report
+
+    if margin is not None and not 0 < margin < 1:
+        raise BadInput(f"a margin of {margin:g} is not usable", hint="above 0 and below 1, as scores are: 0.01")
+    found = difference(find_report(a, home()), find_report(b, home()), margin)
+    if html is not None:
+        write_bytes(html, render_difference(found).encode())
+    if json:
+        print_json(found)
+    else:
+        console().print(difference_view(found))

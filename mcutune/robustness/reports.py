@@ -1,0 +1,85 @@
+"""Which report a person means: a run, a trial of a run that was measured by itself, a folder, or a report.json."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mcutune.data.hints import did_you_mean
+from mcutune.errors import BadInput, Damaged
+from mcutune.files import checked_name, read_json
+from mcutune.inert import inert
+from mcutune.robustness.evidence import MANIFEST
+
+REPORT = "report.json"
+_EVIDENCE = re.compile(r"evidence-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class Found:
+    """An evidence folder, and the report that was made from it; None where the evidence itself was given."""
+
+    given: str
+    evidence: Path
+    report: dict[str, Any] | None
+
+
+def find_report(given: str, home: Path) -> Found:
+    """The report that `given` names: NAME, NAME:TRIAL, a report.json, or a folder with a report or with evidence.
+
+    Raises BadInput where there is none, Damaged where a report is not one.
+    """
+    place = _place(given, home)
+    if place.name != REPORT:
+        return Found(given, place, None)
+    report = read_report(place)
+    return Found(given, evidence_of(report, place), report)
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A report.json. Raises BadInput where it does not exist, Damaged where that is no report."""
+    report = read_json(path)
+    if not isinstance(report, dict) or not {"schema", "provenance", "models", "measurements"} <= set(report):
+        raise Damaged(f"{path} is not a report", hint="mcutune robustness makes it anew")
+    return report
+
+
+def evidence_of(report: dict[str, Any], path: Path) -> Path:
+    """The evidence folder of the report at `path`. Raises Damaged where the report names no such folder."""
+    try:
+        name = str(report["provenance"]["evidence"]["folder"])
+    except (LookupError, TypeError):
+        name = ""
+    if not _EVIDENCE.fullmatch(name):
+        raise Damaged(f"{path} names no evidence folder", hint="mcutune robustness makes it anew")
+    return path.parent / name
+
+
+def _place(given: str, home: Path) -> Path:
+    """A report.json, or an evidence folder."""
+    name, _, trial = given.partition(":")
+    runs = home / "runs"
+    if "/" not in name and "\0" not in given and name and (runs / name).is_dir():
+        folder = runs / checked_name(name, "run") / "robustness"
+        path = (folder / f"trial-{int(trial)}" if trial.isdecimal() and trial.isascii() else folder) / REPORT
+        if (trial and path.parent == folder) or not path.is_file():
+            raise BadInput(f"{given} has no robustness report yet", hint=f"mcutune robustness --ckpt {given} makes one")
+        return path
+    for path in _candidates(given):
+        if path.is_file():
+            return path.parent if path.name == MANIFEST else path
+    known = sorted(path.parents[1].name for path in runs.glob(f"[!.]*/robustness/{REPORT}"))
+    hint = did_you_mean(name, known) or "a run, a folder with a report or its evidence, or a report.json"
+    raise BadInput(f"no report is found at '{inert(given, limit=120)}'", hint=hint)
+
+
+def _candidates(given: str) -> list[Path]:
+    """Where a report, or the manifest of evidence, may lie at a path."""
+    if "\0" in given or not given.strip() or len(given) > 4000:
+        return []
+    path = Path(given).expanduser()
+    evidence = [path / MANIFEST] if _EVIDENCE.fullmatch(path.resolve().name) else []
+    own = [path] if path.name == REPORT else []
+    return [*own, *evidence, path / REPORT, path / "robustness" / REPORT]
