@@ -9,11 +9,7 @@ from typing import Annotated
 import typer
 
 from mcutune import __version__
-<<<<<<< HEAD
-from mcutune.cli import compare, data, doctor, report, robustness, search, status, stop, study
-=======
-from mcutune.cli import data, diff, doctor, report, robustness, search, status, stop, study
->>>>>>> 304cf95 (mcutune diff: two reports paired on stored predictions)
+from mcutune.cli import compare, data, diff, doctor, report, robustness, search, status, stop, study
 from mcutune.cli.failures import ending_signals, guarded
 
 app = typer.Typer(
