@@ -27,14 +27,14 @@ def diff(
     """
     from mcutune.cli.render_difference import difference_view
     from mcutune.cli.screen import console
-    from mcutune.errors import BadInput
     from mcutune.files import home, write_bytes
     from mcutune.robustness.difference_page import render_difference
     from mcutune.robustness.differences import difference
+    from mcutune.robustness.equivalence import checked_margin
     from mcutune.robustness.reports import find_report
 
-    if margin is not None and not 0 < margin < 1:
-        raise BadInput(f"a margin of {margin:g} is not usable", hint="above 0 and below 1, as scores are: 0.01")
+    if margin is not None:
+        checked_margin(margin)
     found = difference(find_report(a, home()), find_report(b, home()), margin)
     if html is not None:
         write_bytes(html, render_difference(found).encode())

@@ -17,6 +17,7 @@ _MOST_ROWS = 31  # combinations of five modalities; above that the largest diffe
 _LARGEST = 10
 _STYLES = {"better": "green", "worse": "red", "not shown": ""}
 _SHORT = {"better": "better", "worse": "worse", "not shown": "–"}  # 80 columns have no room for more
+_ANSWERS = {"not worse": "✓", "worse": "✗", "undecided": "?"}
 _MEANS = {"mean_all": "mean of {over}", "area": "mean over the curve"}
 
 
@@ -69,7 +70,7 @@ def _protocol(found: Entry, name: str) -> Iterator[RenderableType]:
 
 def _notes(one: Entry, margin: float | None) -> str:
     adjusted = f"p: {one['test']}, adjusted by Holm over {one['family']} cells"
-    kept = "" if margin is None else f"; ≥: A is not worse by {margin:g} or more"
+    kept = "" if margin is None else f"; ≥: shown not to be worse by {margin:g} or more (✓), to be (✗)"
     return f"{adjusted}; seen: the smallest true difference that would be found with probability .8{kept}"
 
 
@@ -78,7 +79,7 @@ def _row(place: Text, one: Entry, margin: bool) -> list[Text]:
     made = [place, plain(score(one["a"])), plain(score(one["b"])), plain(_signed(one["difference"])), plain(bounds)]
     p = "<.001" if one["p_holm"] < 0.001 else score(one["p_holm"])
     made += [plain(p), plain(score(one["detectable"])), plain(_SHORT[one["verdict"]], _STYLES[one["verdict"]])]
-    return [*made, plain({True: "✓", False: "✗", None: "–"}[one["not_worse"]])] if margin else made
+    return [*made, plain(_ANSWERS[one["margin"]["answer"]])] if margin else made
 
 
 def _place(one: Entry) -> Text:

@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from mcutune.robustness import html
+from mcutune.robustness.equivalence import NOT_WORSE, UNDECIDED, WORSE
 from mcutune.robustness.tables import Forest, bounds, chance, forest, gap, main_first, number, title
 
 Entry = dict[str, Any]
@@ -55,7 +56,7 @@ def _compared(document: Entry, entry: Entry) -> Compared:
         intervals="; ".join(dict.fromkeys(one["interval"] for one in mine)),
         overall=tuple(_means(one) for metric in metrics for one in overall if one["metric"] == metric),
         forests=tuple(forest([one for one in mine if one["metric"] == metric], names, _MOST) for metric in metrics),
-        margins=", ".join(_margins(mine, metrics)),
+        margins="; ".join(_margins(mine, metrics)),
     )
 
 
@@ -67,6 +68,7 @@ def _means(one: Entry) -> tuple[str, ...]:
 
 def _margins(mine: list[Entry], metrics: list[str]) -> Iterator[str]:
     for metric in metrics:
-        known = [one["not_worse"] for one in mine if one["metric"] == metric and one["not_worse"] is not None]
-        if known:
-            yield f"{title(metric)} in {sum(known)} of {len(known)} cells"
+        answers = [one["margin"]["answer"] for one in mine if one["metric"] == metric and one["margin"] is not None]
+        if answers:
+            counted = (f"{name} in {answers.count(name)}" for name in (NOT_WORSE, WORSE, UNDECIDED))
+            yield f"{title(metric)}: {', '.join(counted)}"

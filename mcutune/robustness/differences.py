@@ -15,9 +15,17 @@ import numpy as np
 from mcutune.domain.task import METRICS
 from mcutune.errors import BadInput
 from mcutune.robustness.blocks import Block
+from mcutune.robustness.equivalence import NOT_WORSE, Equivalence, judged
 from mcutune.robustness.evidence import Array, read_manifest
 from mcutune.robustness.measure import weighted_means
-from mcutune.robustness.paired import Difference, compare_sums, compare_values, mean_over_replicates, number
+from mcutune.robustness.paired import (
+    Difference,
+    compare_values,
+    differences,
+    mean_over_replicates,
+    number,
+    per_cell,
+)
 from mcutune.robustness.rebuild import Stored, stored
 from mcutune.robustness.reports import Found
 from mcutune.robustness.statistics import Resampling
@@ -49,7 +57,8 @@ class _Side:
 
 
 def difference(a: Found, b: Found, margin: float | None = None) -> Entry:
-    """A against B in every cell that both have, as one document (`mcutune diff --json`). `margin`: see `_verdict`.
+    """A against B in every cell that both have, as one document (`mcutune diff --json`). `margin`: also say
+    where A is not worse by that much or more.
 
     Raises BadInput where they cannot be paired, Damaged where evidence is not what was written.
     """
@@ -155,20 +164,46 @@ def _refuse(a: _Side, b: _Side, differing: Sequence[str]) -> None:
 def _compared(a: Stored, b: Stored, how: Resampling, margin: float | None) -> Iterator[tuple[Entry, bool]]:
     """An entry for every cell and metric of a protocol, and one for its mean over combinations or rates."""
     one, other = a.blocks[0], b.blocks[0]
-    found = compare_sums(one.sums, other.sums, one.data.task, a.metrics, how)
-    for metric in a.metrics:
-        own, theirs = (mean_over_replicates(metric)(block.total) for block in (one, other))
-        for c, difference in enumerate(found[metric]):
-            place = {"combination": one.places[c][0], "scenario": one.places[c][1]}
-            entry = _entry(one, metric, difference, own[c], theirs[c], margin)
-            yield {**place, **entry, "family": len(one.places), "n": int(one.seen[c])}, True
+    places = [{"combination": combination, "scenario": scenario} for combination, scenario in one.places]
+    for metric, function in per_cell(a.metrics).items():
+        for place, entry, n in zip(places, _family(one, other, metric, function, how, margin), one.seen, strict=True):
+            yield {**place, **entry, "n": int(n)}, True
     for name, weights in weighted_means(one):
         if name in _OVERALL:
-            means = {f"{name} of {metric}": _mean(metric, weights) for metric in a.metrics}
-            apart = compare_values(one.sums, other.sums, one.data.task, means, how)
-            for metric, (key, mean) in zip(a.metrics, means.items(), strict=True):
-                entry = _entry(one, metric, apart[key][0], mean(one.total)[0], mean(other.total)[0], margin)
-                yield {"name": name, "over": len(one.places), **entry, "family": 1, "n": int(one.seen.max())}, False
+            for metric in a.metrics:
+                (entry,) = _family(one, other, metric, _mean(metric, weights), how, margin)
+                yield {"name": name, "over": len(places), **entry, "n": int(one.seen.max())}, False
+
+
+def _family(
+    one: Block, other: Block, metric: str, function: Callable[[Array], Array], how: Resampling, margin: float | None
+) -> list[Entry]:
+    """An entry for every quantity that a function makes of the sums: one family of tests."""
+    task = one.data.task
+    key = metric if function(one.total).shape == (len(one.places),) else f"mean of {metric}"
+    found = compare_values(one.sums, other.sums, task, {key: function}, how)[key]
+    answers: Sequence[Equivalence | None] = [None] * len(found)
+    if margin is not None:
+        (apart,) = differences(one.sums, other.sums, task, {key: function}, how)
+        gain = METRICS[metric].signed(1.0) * apart.value
+        answers = judged(gain, apart.error, apart.freedom, len(one.sums), margin, how.confidence)
+    own, theirs = function(one.total), function(other.total)
+    return [
+        {
+            "protocol": one.protocol.id,
+            "dataset": one.data.name,
+            "split": one.data.split,
+            "metric": metric,
+            "a": number(own[c]),
+            "b": number(theirs[c]),
+            **dataclasses.asdict(difference),
+            "family": len(found),
+            "groups": len(one.sums),
+            "verdict": _verdict(metric, difference),
+            "margin": None if answer is None else dataclasses.asdict(answer),
+        }
+        for c, (difference, answer) in enumerate(zip(found, answers, strict=True))
+    ]
 
 
 def _mean(metric: str, weights: Array) -> Callable[[Array], Array]:
@@ -176,29 +211,11 @@ def _mean(metric: str, weights: Array) -> Callable[[Array], Array]:
     return lambda sums: (value(sums) @ weights)[..., None]
 
 
-def _entry(block: Block, metric: str, found: Difference, a: float, b: float, margin: float | None) -> Entry:
-    return {
-        "protocol": block.protocol.id,
-        "dataset": block.data.name,
-        "split": block.data.split,
-        "metric": metric,
-        "a": number(a),
-        "b": number(b),
-        **dataclasses.asdict(found),
-        "groups": len(block.sums),
-        **_verdict(metric, found, margin),
-    }
-
-
-def _verdict(metric: str, found: Difference, margin: float | None) -> Entry:
-    """`better` and `worse` are of A and by the adjusted p. `not_worse`: the interval of A − B excludes a loss of
-    `margin` or more; `equivalent`: it lies inside ±margin. Both None without a margin or an interval."""
-    gain = METRICS[metric].signed(found.difference)
-    verdict = "not shown" if found.p_holm >= _ALPHA else "better" if gain > 0 else "worse"
-    if margin is None or found.low is None or found.high is None:
-        return {"verdict": verdict, "not_worse": None, "equivalent": None}
-    low, high = sorted(METRICS[metric].signed(bound) for bound in (found.low, found.high))
-    return {"verdict": verdict, "not_worse": low > -margin, "equivalent": low > -margin and high < margin}
+def _verdict(metric: str, found: Difference) -> str:
+    """Of A, by the adjusted p."""
+    if found.p_holm >= _ALPHA:
+        return "not shown"
+    return "better" if METRICS[metric].signed(found.difference) > 0 else "worse"
 
 
 def _told(side: _Side) -> Entry:
@@ -249,8 +266,10 @@ def _sentence(made: Entry, protocol: str) -> str:
     if mean is not None:
         shown = "" if mean["low"] is None else f" [{mean['low']:+.3f}, {mean['high']:+.3f}]"
         text += f"; on average {mean['difference']:+.3f}{shown}, p = {mean['p']:.3f}"
-    if made["statistics"]["margin"] is not None and any(one["not_worse"] is not None for one in mine):
-        text += f"; not worse by {made['statistics']['margin']:g} or more in {sum(bool(o['not_worse']) for o in mine)}"
+    margin = made["statistics"]["margin"]
+    if margin is not None:
+        kept = sum(one["margin"]["answer"] == NOT_WORSE for one in mine)
+        text += f"; shown not to be worse by {margin:g} or more in {kept}"
     return f"{text}."
 
 

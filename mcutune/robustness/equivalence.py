@@ -17,7 +17,7 @@ from scipy import stats
 from mcutune.domain.task import METRICS, Task
 from mcutune.errors import BadInput
 from mcutune.robustness.evidence import Array
-from mcutune.robustness.paired import differences, number
+from mcutune.robustness.paired import differences, number, per_cell
 from mcutune.robustness.statistics import INTERVAL_FROM, Resampling, holm
 
 NOT_WORSE, WORSE, UNDECIDED = "not worse", "worse", "undecided"
@@ -48,7 +48,7 @@ def not_worse(
     `margin`: the loss that would still be accepted, in the metric's own unit. Raises BadInput unless it is above 0.
     """
     how = how or Resampling()
-    found = differences(a, b, task, metrics, how)
+    found = differences(a, b, task, per_cell(metrics), how)
     return {
         metric: judged(METRICS[metric].signed(1.0) * of.value, of.error, of.freedom, len(a), margin, how.confidence)
         for metric, of in zip(metrics, found, strict=True)

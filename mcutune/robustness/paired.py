@@ -49,7 +49,12 @@ def compare_sums(
     a: Array, b: Array, task: Task, metrics: Sequence[str], how: Resampling
 ) -> dict[str, list[Difference]]:  # fmt: skip
     """Each cell of model `a` against model `b`, from sums [G, S, C, A] of the same groups: C tests a family."""
-    return compare_values(a, b, task, {metric: mean_over_replicates(metric) for metric in metrics}, how)
+    return compare_values(a, b, task, per_cell(metrics), how)
+
+
+def per_cell(metrics: Sequence[str]) -> dict[str, Callable[[Array], Array]]:
+    """Each metric in every cell, as functions of sums [.., S, C, A]."""
+    return {metric: mean_over_replicates(metric) for metric in metrics}
 
 
 def compare_values(
@@ -62,7 +67,7 @@ def compare_values(
     a, b = _as_many(a, b)
     values = [Statistic(function) for function in functions.values()]
     rows = rows_in(a, task).mean(axis=(1, 2))
-    found = differences(a, b, task, metrics, how)
+    found = differences(a, b, task, functions, how)
     p, test = permutation_test(a, b, values, seed=how.seed)
     tests = [test] * len(functions)
     if "wa" in functions and a.shape[1] == 1 and rows.max() <= 1:
@@ -72,11 +77,13 @@ def compare_values(
     return {name: _differences(one, of, test, how) for name, one, of, test in parts}
 
 
-def differences(a: Array, b: Array, task: Task, metrics: Sequence[str], how: Resampling) -> list[Interval]:
-    """Model `a` minus model `b` in every cell [C], one interval a metric, from sums [G, S, C, A] of the same groups."""
+def differences(
+    a: Array, b: Array, task: Task, functions: Mapping[str, Callable[[Array], Array]], how: Resampling
+) -> list[Interval]:  # fmt: skip
+    """Model `a` minus model `b` in the quantities of each function, as in `compare_values`: an interval a function."""
     a, b = _as_many(a, b)
     rows = rows_in(a, task).mean(axis=(1, 2))
-    statistics = [_apart(Statistic(mean_over_replicates(metric))) for metric in metrics]
+    statistics = [_apart(Statistic(function)) for function in functions.values()]
     return intervals(np.stack([a, b], axis=1), rows, statistics, how)
 
 

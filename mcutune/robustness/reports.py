@@ -9,11 +9,12 @@ from typing import Any
 
 from mcutune.data.hints import did_you_mean
 from mcutune.errors import BadInput, Damaged
-from mcutune.files import checked_name, read_json
+from mcutune.files import read_json
 from mcutune.inert import inert
 from mcutune.robustness.evidence import MANIFEST
 
 REPORT = "report.json"
+_RUN = re.compile(r"[^:]+(:[0-9]{1,9})?")
 _EVIDENCE = re.compile(r"evidence-[0-9a-f]{12}")
 
 
@@ -61,16 +62,15 @@ def _place(given: str, home: Path) -> Path:
     """A report.json, or an evidence folder."""
     name, _, trial = given.partition(":")
     runs = home / "runs"
-    if "/" not in name and "\0" not in given and name and (runs / name).is_dir():
-        folder = runs / checked_name(name, "run") / "robustness"
-        path = (folder / f"trial-{int(trial)}" if trial.isdecimal() and trial.isascii() else folder) / REPORT
-        if (trial and path.parent == folder) or not path.is_file():
+    known = sorted(path.parents[1].name for path in runs.glob(f"[!.]*/robustness/{REPORT}"))
+    if any(path.name == name for path in runs.glob("[!.]*")):
+        path = runs / name / "robustness" / (f"trial-{trial}" if trial else "") / REPORT
+        if not _RUN.fullmatch(given) or not path.is_file():
             raise BadInput(f"{given} has no robustness report yet", hint=f"mcutune robustness --ckpt {given} makes one")
         return path
     for path in _candidates(given):
         if path.is_file():
             return path.parent if path.name == MANIFEST else path
-    known = sorted(path.parents[1].name for path in runs.glob(f"[!.]*/robustness/{REPORT}"))
     hint = did_you_mean(name, known) or "a run, a folder with a report or its evidence, or a report.json"
     raise BadInput(f"no report is found at '{inert(given, limit=120)}'", hint=hint)
 
