@@ -47,7 +47,7 @@ parameters:
 class Variant:
     """A search to be simulated: `at_once` of its `packs` live at a time.
 
-    `warm`: trials before the first tenth. `readers`: processes that ask for the run's status once a second.
+    `warm`: trials before the first tenth. `readers`: processes that ask for the run's status ten times a second.
     """
 
     name: str
@@ -139,13 +139,14 @@ def measured(order: LaneOrder, epoch: int) -> LaneEpoch:
 class Played:
     """What a simulated search took: seconds of every word, of its commit, and of a processor for it.
 
-    `ended`: lanes that had ended after the word.
+    `ended`: lanes that had ended after the word. `early`: MiB of memory when a tenth of the trials had ended.
     """
 
     words: array[float] = field(default_factory=lambda: array("d"))
     commits: array[float] = field(default_factory=lambda: array("d"))
     processor: array[float] = field(default_factory=lambda: array("d"))
     ended: array[int] = field(default_factory=lambda: array("q"))
+    early: float = 0.0
 
     def per_trial(self, seconds: array[float], first: int, last: int) -> float:
         """Milliseconds for each of the trials from first to last."""
@@ -177,6 +178,8 @@ def play(coordinator: Coordinator, variant: Variant) -> Played:
             found.processor.append(time.process_time() - processor)
             ended += pack.obey(orders)
             found.ended.append(ended)
+            if not found.early and ended >= variant.trials // 10:
+                found.early = resident()
     return found
 
 
@@ -229,7 +232,7 @@ def measure_variant(variant: Variant) -> list[Row]:
         del coordinator
         gc.collect()
         if variant.readers:
-            return rows_of_readers(variant, polled)
+            return rows_of_readers(variant, polled, played.early, memory[1])
         return rows_of(variant, folder, played, memory, sync)
 
 
@@ -269,20 +272,28 @@ def rows_of(variant: Variant, folder: Path, played: Played, memory: list[float],
     ]  # fmt: skip
 
 
-def rows_of_readers(variant: Variant, polled: array[float]) -> list[Row]:
+def rows_of_readers(variant: Variant, polled: list[float | str], early: float, late: float) -> list[Row]:
     """How long those waited who asked while the search went on, and they and it had the same cores."""
+    waited = array("d", [one for one in polled if isinstance(one, float)])
+    wrong = [one for one in polled if isinstance(one, str)]
+    rows = [
+        Row("scale", f"{variant.name}: memory at the end", late, "MiB", late / early, "of that at a tenth", early,
+            goal="≤ 1.2 ×", met=late <= 1.2 * early, note=f"{variant.trials:,} trials, {variant.readers} readers"),
+        Row("scale", f"{variant.name}: errors of readers", len(wrong), "", goal="0", met=not wrong,
+            note="; ".join(sorted(set(wrong))[:3])),
+    ]  # fmt: skip
     name = f"{variant.name}: their status, p99"
-    if not polled:
-        return [Row("scale", name, None, "ms", note="the search had ended before the first answer")]
-    p99 = quantile(polled, 0.99)
-    note = f"{len(polled)} answers, median {quantile(polled, 0.5):.0f} ms, until trial {variant.trials:,} had ended"
-    return [Row("scale", name, p99, "ms", goal="< 200 ms", met=p99 < 200, note=note)]
+    if not waited:
+        return [*rows, Row("scale", name, None, "ms", note="the search had ended before the first answer")]
+    p99 = quantile(waited, 0.99)
+    note = f"{len(waited)} answers, median {quantile(waited, 0.5):.1f} ms, until trial {variant.trials:,} had ended"
+    return [*rows, Row("scale", name, p99, "ms", goal="< 200 ms", met=p99 < 200, note=note)]
 
 
 @contextlib.contextmanager
-def readers(folder: Path, count: int) -> Iterator[array[float]]:
-    """So many processes that ask for the status until the end, and then the seconds that they waited."""
-    found = array("d")
+def readers(folder: Path, count: int) -> Iterator[list[float | str]]:
+    """So many processes that ask for the status until the end, and then the seconds that they waited, or the errors."""
+    found: list[float | str] = []
     command = [sys.executable, "-c", f"from bench.scale import poll; poll({str(folder)!r})"]
     begun = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
     try:
@@ -294,15 +305,19 @@ def readers(folder: Path, count: int) -> Iterator[array[float]]:
 
 
 def poll(folder: str) -> None:
-    """Ask for the status once a second until the file `over` lies beside the run; print the seconds of each answer."""
-    path, waited = Path(folder), []
+    """Ask for the status ten times a second until the file `over` lies beside the run; print what came of each."""
+    path, found = Path(folder), list[float | str]()
     while not path.with_name("over").exists():
         before = time.perf_counter()
-        with contextlib.suppress(BadInput):  # the search has not begun
+        try:
             status(path)
-            waited.append(time.perf_counter() - before)
-        time.sleep(max(0.0, 1 - (time.perf_counter() - before)))
-    print(json.dumps(waited))
+            found.append(time.perf_counter() - before)
+        except BadInput:  # the search has not begun
+            pass
+        except Exception as error:
+            found.append(f"{type(error).__name__}: {error}")
+        time.sleep(max(0.0, 0.1 - (time.perf_counter() - before)))
+    print(json.dumps(found))
 
 
 def plan_of(folder: Path, variant: Variant) -> Plan:

@@ -24,7 +24,7 @@ def summary_view(summary: Summary) -> RenderableType:
 
 
 def _parts(summary: Summary) -> Iterator[RenderableType]:
-    from mcutune.search.summary import sentences
+    from mcutune.search.sentences import sentences
 
     states = ", ".join(f"{number} {state}" for state, number in summary.counts.items() if number)
     head = plain(summary.run, "bold")

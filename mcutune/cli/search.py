@@ -44,6 +44,9 @@ def search(
     gpus_per_pack: GpusPerPack = None,
     fork: Annotated[str | None, typer.Option(help="With a changed space: a new run of this name.")] = None,
     accept_change: AcceptChange = False,
+    keep_checkpoints: Annotated[
+        str, typer.Option(help="Of ended trials, a fold: best, the N best, or all; trial 0's always stay.")
+    ] = "10",
     json: Json = False,
     plain: Plain = False,
 ) -> None:
@@ -58,7 +61,7 @@ def search(
         Asked(
             space=space, data=data, fold=fold, folds=folds, name=name, fork=fork,
             changes={"trials": trials, "seeds": seeds, "budget": budget, "objective": objective},
-            normalisation=normalisation, accept_change=accept_change,
+            normalisation=normalisation, accept_change=accept_change, keep=keep_checkpoints,
         ),
         Shape(
             place=place, address=address, packs=packs, lanes=lanes, cpus=cpus_per_pack, workers=workers_per_pack,

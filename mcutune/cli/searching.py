@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -42,6 +43,7 @@ class Asked:
     changes: dict[str, Any]
     normalisation: str | None
     accept_change: bool
+    keep: str
 
     def __post_init__(self) -> None:
         if self.fold is not None and self.folds is not None:
@@ -50,6 +52,16 @@ class Asked:
             raise BadInput(f"--folds {self.folds!r} does not exist", hint="valid: all; one fold is named by --fold")
         if self.fork is not None and self.name is not None:
             raise BadInput("--fork and --name are both given", hint="--fork NEW names the new run")
+        self.kept()
+
+    def kept(self) -> int | None:
+        """The checkpoints of how many ended trials stay; None for all. Raises BadInput."""
+        if self.keep in ("all", "best"):
+            return None if self.keep == "all" else 1
+        if not re.fullmatch("[1-9][0-9]{0,8}", self.keep):
+            hint = "valid: all, best, or a number from 1"
+            raise BadInput(f"--keep-checkpoints {self.keep[:80]!r} does not exist", hint=hint)
+        return int(self.keep)
 
 
 @dataclass(frozen=True)
@@ -117,6 +129,7 @@ def prepared(asked: Asked, shape: Shape) -> Plan:
         threads=max(shape.cpus // shape.workers, 1),
         accept_change=asked.accept_change,
         driver=os.getpid(),
+        keep=asked.kept(),
         facts={"normalisation": normalisation},
     )
 

@@ -191,8 +191,9 @@ def _of_trial(given: str, name: str, trial: int, home: Path) -> Selection:
         places = sorted(p.parent for p in (folder / "checkpoints" / fold / str(trial)).glob(f"*/{_FACTS}"))
         if not places:
             raise BadInput(
-                f"trial {trial} of {name} has no checkpoint in fold {fold}",
-                hint="only trials that used their full budget have one; trial 0 always does",
+                f"trial {trial} of {name} has no checkpoint in fold {fold}: it did not use its full budget, or its "
+                "checkpoint was not kept",
+                hint=f"kept: {_kept(folder / 'checkpoints' / fold)}; `mcutune search --keep-checkpoints all` keeps all",
             )
         winners.append(_winner(fold, trial, places))
     _same_seeds(tuple(winners), name)
@@ -202,6 +203,12 @@ def _of_trial(given: str, name: str, trial: int, home: Path) -> Selection:
     return Selection(
         given, model, name, data.table, data.table_hash, tuple(winners), where / f"trial-{trial}", where
     )  # fmt: skip
+
+
+def _kept(folder: Path) -> str:
+    """The trials of a fold that have a checkpoint, as text."""
+    numbers = sorted({int(p.parts[-3]) for p in folder.glob(f"*/*/{_FACTS}") if p.parts[-3].isdecimal()})
+    return ", ".join(map(str, numbers)) or "none"
 
 
 def _winner(fold: str, trial: int | None, places: list[Path]) -> Winner:

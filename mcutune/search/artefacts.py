@@ -115,14 +115,20 @@ def _hash(files: Mapping[str, bytes], name: str) -> str | None:
 
 
 def drop_checkpoints(run: Path, fold: str, trial: int) -> None:
-    """Forget the checkpoints of a trial that did not finish."""
-    shutil.rmtree(checkpoint_folder(run, LaneId(fold, trial, 0)).parent, ignore_errors=True)
+    """Remove all checkpoints of a trial at once: a reader finds all its seeds or none."""
+    folder = checkpoint_folder(run, LaneId(fold, trial, 0)).parent
+    aside = folder.with_name(f".{trial}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def sweep(run: Path) -> None:
-    """Remove what a crash left half-written."""
-    for path in run.glob("checkpoints/*/*/.*.part"):
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove what a crash left half-written, or half-removed."""
+    for pattern in ("checkpoints/*/*/.*.part", "checkpoints/*/.*.part"):
+        for path in run.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 class EncoderCache:

@@ -11,7 +11,6 @@ import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -31,37 +30,23 @@ from mcutune.domain.trial import (
 from mcutune.errors import Damaged, NoResources, UserError
 from mcutune.files import home, read_json, write_json
 from mcutune.search import progress
-from mcutune.search.artefacts import EncoderCache, drop_checkpoints, sweep, write_checkpoints
+from mcutune.search.artefacts import EncoderCache, write_checkpoints
 from mcutune.search.dispatch import Dispatch
+from mcutune.search.keeping import Keeper
 from mcutune.search.ledger import NoSpace, open_ledger
 from mcutune.search.lock import RunLock
+from mcutune.search.meter import Meter
 from mcutune.search.pack_sizes import Timings, told
 from mcutune.search.packs import Packs, PackState
 from mcutune.search.records import EventRow, LaneRow, Row, StudyRow, TrialRow
 from mcutune.search.run_folder import BEST, STOP, Plan, agree, make_folder, study_row
+from mcutune.search.snapshot import Snapshots
 from mcutune.search.study import Study
-from mcutune.search.summary import FINISHED, best_of
+from mcutune.search.summary import FINISHED, best_of, summary_of
 
 IDLE = 0.2  # seconds after which a pack with nothing to do asks again
 FULL = 5.0  # seconds after which packs ask again while the disk is full
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-
-
-@dataclass
-class _Meter:
-    """Seconds searched, of this process and those before it, and of GPUs."""
-
-    clock: Callable[[], float]
-    elapsed: float
-    gpu: float
-    opened: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.opened = self.clock() - self.elapsed
-
-    @property
-    def now(self) -> float:
-        return self.clock() - self.opened
 
 
 class Coordinator:
@@ -78,14 +63,15 @@ class Coordinator:
         self._error: Exception | None = None
         self._results: list[tuple[str, LaneResult]] = []  # whose files are not on the disk yet
         self._sizes: dict[str, EventRow] = {}  # what was told of each pack's size
-        self._failed: list[TrialRow] = []  # whose finished lanes leave checkpoints behind
+        self._keeper = Keeper(plan.folder, plan.keep)
         make_folder(plan)
         self._lock = RunLock(plan.folder, driver=plan.driver)
         try:
             rows = [study_row(plan, plan.fold_data(fold)) for fold in plan.folds]
             accepted = agree(plan, rows)
             self._ledger, self._records = open_ledger(plan.folder)
-            self._meter = _Meter(clock, self._ledger.last.elapsed, self._ledger.last.gpu)
+            self._snapshots = Snapshots(plan.folder, clock)
+            self._meter = Meter(clock, self._ledger.last.elapsed, self._ledger.last.gpu)
             self._packs = Packs(clock, lease)
             self._encoders = EncoderCache(home() / "encoders", self._packs.alive)
             self._timings = Timings(home() / "timings")
@@ -104,7 +90,7 @@ class Coordinator:
 
     def _resume(self, accepted: list[str]) -> None:
         """What was running belongs to nobody now: every open lane gets a new attempt, which fences late results."""
-        sweep(self.plan.folder)
+        self._keeper.open(self._records)
         (self.plan.folder / STOP).unlink(missing_ok=True)
         for change in accepted:
             self._put(EventRow("accepted change", None, None, None, change))
@@ -219,6 +205,7 @@ class Coordinator:
     def progress(self) -> progress.Progress:
         """The state of the search for a live view; a request to stop is seen here too, before any pack has joined."""
         self._heed_stop()
+        self._snapshot()
         return progress.of(self.plan, self._records, self._packs, self._meter.now, self.done, self.stopped, self.paused)
 
     def close(self) -> None:
@@ -315,8 +302,8 @@ class Coordinator:
     def _put(self, row: Row) -> None:
         self._records.apply(row)
         self._ledger.put(row)
-        if isinstance(row, TrialRow) and row.state == State.FAILED.value:
-            self._failed.append(row)
+        if isinstance(row, TrialRow):
+            self._keeper.ended(row)
         elif isinstance(row, LaneRow) and row.state == State.RUNNING.value:
             self._packs.offer(LaneId(row.fold, row.trial, row.seed))
 
@@ -338,12 +325,17 @@ class Coordinator:
             self._pause(str(error))
         if self.paused:
             return False
-        for row in self._failed:
-            drop_checkpoints(self.plan.folder, row.fold, row.number)
-        self._failed.clear()
+        self._keeper.drop()
         if self.done:
             self._finish()
+        self._snapshot()
         return True
+
+    def _snapshot(self) -> None:
+        """Now and then, leave a summary of what is durable for those who ask."""
+        if not self._ledger.pending:
+            last = self._ledger.last.number, self._ledger.hash
+            self._snapshots.keep(*last, lambda: summary_of(self.plan.folder, self._records, held=True).to_json())
 
     def _heed_stop(self) -> None:
         self.stopped = self.stopped or (self.plan.folder / STOP).exists()

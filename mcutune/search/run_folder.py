@@ -32,7 +32,8 @@ class Plan:
 
     label: its name where that is not the folder's.
 
-    `driver`: pid of the process that a person started, where the coordinator runs in another one.
+    `driver`: pid of the process that a person started, where the coordinator runs in another one. `keep`: the
+    checkpoints of how many ended trials stay, a fold (keeping.py); None for all that finished.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class Plan:
     threads: int = 1
     accept_change: bool = False
     driver: int | None = None
+    keep: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     label: str = ""
 

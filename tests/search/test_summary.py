@@ -9,11 +9,13 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+import mcutune.search.sentences as sentences_module
 import mcutune.search.summary as summary_module
 from mcutune.files import read_json, sha256_file
 from mcutune.search.ledger import read_ledger
 from mcutune.search.run_folder import BEST
-from mcutune.search.summary import Boundary, Comparison, Summary, compare, sentences, status, summarise
+from mcutune.search.sentences import sentences
+from mcutune.search.summary import Boundary, Comparison, Summary, compare, status, summarise
 from tests.reference import rungs_twin
 from tests.search.simulate import SPACE, Play, plan_of
 
@@ -117,13 +119,13 @@ def test_seeds_cancel_when_paired() -> None:
 
 
 def test_words_on_boundaries_depend_on_the_role() -> None:
-    beyond = [summary_module._beyond(Boundary("rank", role, "high", 16)) for role in ("scientific", "nuisance")]
+    beyond = [sentences_module._beyond(Boundary("rank", role, "high", 16)) for role in ("scientific", "nuisance")]
     assert "may lie beyond" in beyond[0] and "unfair" in beyond[1]
 
 
 def test_words_on_the_default() -> None:
-    assert "not beaten" in summary_module._against(Comparison(0, 3, None, None, None, "same"))
-    assert "one seed" in summary_module._against(Comparison(0.1, 1, None, None, None, "cannot tell"))
+    assert "not beaten" in sentences_module._against(Comparison(0, 3, None, None, None, "same"))
+    assert "one seed" in sentences_module._against(Comparison(0.1, 1, None, None, None, "cannot tell"))
 
 
 def test_rungs_are_measured_over_scouts_and_told(tmp_path: Path) -> None:
@@ -150,10 +152,10 @@ def test_rungs_are_measured_over_scouts_and_told(tmp_path: Path) -> None:
 
 def test_words_on_rungs() -> None:
     view = summary_module.RungView("1", 3, 60, 40, None, 0, 3, False)
-    assert "not measured" in summary_module._rung([view])
+    assert "not measured" in sentences_module._rung([view])
     good, low = replace(view, correlation=0.91, scouts=8), replace(view, correlation=0.2, scouts=8, eta=1, widened=True)
-    assert summary_module._rung([good]).endswith("by 0.91 (8 scouts).")
-    assert "more go on." in summary_module._rung([low]) and "in fold 1." in summary_module._rung([good, low])
+    assert sentences_module._rung([good]).endswith("by 0.91 (8 scouts).")
+    assert "more go on." in sentences_module._rung([low]) and "in fold 1." in sentences_module._rung([good, low])
 
 
 def test_a_stopped_run_is_stopped(tmp_path: Path) -> None:
