@@ -24,7 +24,12 @@ _TITLES = {
     "mae": "MAE",
     "pearson": "Pearson r",
 }
-_SUMMARY_TITLES = {"mean_all": "mean of all", "mean_incomplete": "mean of incomplete", "worst": "worst"}
+_SUMMARY_TITLES = {
+    "mean_all": "mean of all",
+    "mean_incomplete": "mean of incomplete",
+    "worst": "worst",
+    "cvar": "worst quarter of",
+}
 
 
 def report_view(report: dict[str, Any]) -> RenderableType:
@@ -82,6 +87,16 @@ def _fixed(report: dict[str, Any], protocol: dict[str, Any]) -> Iterator[Rendera
         )
     _add_summaries(made, _mine(report, protocol, "summaries"), metrics)
     yield made
+    yield from _contributions(report, protocol)
+
+
+def _contributions(report: dict[str, Any], protocol: dict[str, Any]) -> Iterator[RenderableType]:
+    """One line: what each modality brings, by the metric that speaks for the report."""
+    rows = _mine(report, protocol, "contributions") if report.get("contributions") else []
+    metric = next((name for name in ("ua", "mae") if any(row["metric"] == name for row in rows)), None)
+    shown = [f"{inert(row['modality'])} {row['value']:+.3f}" for row in rows if row["metric"] == metric]
+    if metric is not None and shown:
+        yield plain(f"what each modality brings, {_TITLES[metric]} (Shapley): {', '.join(shown)}", "dim")
 
 
 def _shares(cells: dict[tuple[str, str], dict[str, Any]], labels: list[str], metric: str) -> list[float]:

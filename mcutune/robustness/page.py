@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcutune.robustness.drawings import Curves, Trajectories, curves, trajectories
+from mcutune.robustness.overall_view import Overall, views
 from mcutune.robustness.tables import (
     Cell,
     Forest,
@@ -90,6 +91,7 @@ class Page:
     settings: tuple[Setting, ...]
     same: tuple[tuple[str, str], ...]
     published: tuple[Published, ...]
+    overall: tuple[Overall, ...]
     calibration: Generic | None
     failed: tuple[Entry, ...]
     with_intervals: bool
@@ -140,6 +142,7 @@ def page(report: Entry, drawn: Drawings, most: int) -> Page:
         settings=settings,
         same=same,
         published=tuple(_published(report, subject["name"], names)),
+        overall=views(report),
         calibration=_generic(report.get("calibration")),
         failed=tuple(check for check in report["checks"] if not check["passed"]),
         with_intervals=any(one["low"] is not None for one in report["measurements"]),

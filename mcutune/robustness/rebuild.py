@@ -25,8 +25,10 @@ from mcutune.robustness.blocks import (
 )
 from mcutune.robustness.cautions import warnings
 from mcutune.robustness.checks import Check
+from mcutune.robustness.effective import effective
 from mcutune.robustness.evidence import Array, read_manifest
 from mcutune.robustness.measure import Entry, comparisons, curves, measured, metrics_of, transfers
+from mcutune.robustness.overall import overall
 from mcutune.robustness.protocol import (
     KINDS,
     Cell,
@@ -47,7 +49,7 @@ from mcutune.robustness.statistics import Resampling
 from mcutune.robustness.stored import Predicted, Store, asked_of, predictions_file
 from mcutune.robustness.summary import sentences
 
-SCHEMA = 1
+SCHEMA = 2
 _EXAMPLES = 5  # names of excluded rows
 
 
@@ -58,6 +60,8 @@ class _Parts:
     protocols: list[Entry] = field(default_factory=list)
     measurements: list[Entry] = field(default_factory=list)
     summaries: list[Entry] = field(default_factory=list)
+    indices: list[Entry] = field(default_factory=list)
+    contributions: list[Entry] = field(default_factory=list)
     comparisons: list[Entry] = field(default_factory=list)
     degradation: list[Entry] = field(default_factory=list)
     cross_dataset: list[Entry] = field(default_factory=list)
@@ -144,6 +148,8 @@ class _Rebuilding:
             "protocols": parts.protocols,
             "measurements": parts.measurements,
             "summaries": parts.summaries,
+            "indices": parts.indices,
+            "contributions": parts.contributions,
             "comparisons": parts.comparisons,
             "degradation": parts.degradation,
             "cross_dataset": parts.cross_dataset,
@@ -166,13 +172,17 @@ class _Rebuilding:
             complete(cells, [(_cell(one), np.nan if one["value"] is None else one["value"]) for one in values])
             found.append(values)
             self.parts.measurements += values
-            self.parts.summaries += summaries
+            tails, indices, contributions = overall(block, metrics, self.how)
+            self.parts.summaries += summaries + tails
+            self.parts.indices += indices
+            self.parts.contributions += contributions
             if isinstance(protocol, Random):
                 capped = {pattern.scenario for pattern in patterns if pattern.capped}
                 self.parts.degradation += curves(block, values, metrics, capped)
             if isinstance(protocol, CrossDataset):
                 within = self._within(block.model)
                 self.parts.cross_dataset += transfers(block, values, self.source.name, within)
+        self.parts.indices += effective(blocks, metrics, self.how)
         for reference in blocks[1:]:
             self.parts.comparisons += comparisons(blocks[0], reference, metrics, self.how)
         self.parts.protocols.append(self._about(protocol, data, patterns, len(cells)))

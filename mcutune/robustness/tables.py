@@ -17,6 +17,7 @@ _SUMMARIES = {
     "mean_all": "mean of all {over}",
     "mean_incomplete": "mean of the {over} incomplete",
     "worst": "worst of {over}",
+    "cvar": "mean of the worst quarter of {over}",
     "area": "mean over the curve ({over} rates)",
 }
 _ALPHA = 0.05

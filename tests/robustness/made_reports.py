@@ -97,7 +97,7 @@ def made_report(
                 value = _scored(metric, max(score.values()) - 0.3 * rate**1.5 - less)
                 measurements.append(_measurement(at, model, value, groups, seeds, folds))
     return {
-        "schema": 1,
+        "schema": 2,
         "title": f"wesad-run on wesad: {', '.join(one['id'] for one in rest)}",
         "provenance": {
             "run": "wesad-run",
