@@ -241,7 +241,9 @@ def rows_of(variant: Variant, folder: Path, played: Played, memory: list[float],
     trials, name = variant.trials, variant.name
     size = sum(path.stat().st_size for path in folder.glob(f"{DATABASE}*"))
     flying = variant.at_once * variant.lanes  # lanes: while they fill the packs and leave them, packs wait
-    tenth = (trials - variant.warm - 2 * flying) // 10
+    # Packs that began together also end their lanes together: only whole waves of them can be compared.
+    waves = max(1, round((trials - variant.warm - 2 * flying) / 10 / flying))
+    tenth = waves * flying
     begin, end = variant.warm + flying, trials - flying
     first, last = (begin, begin + tenth), (end - tenth, end)
     early, late = (played.per_trial(played.words, *span) for span in (first, last))

@@ -14,7 +14,9 @@ Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of a live vi
 Place = Annotated[str | None, typer.Option(help="process (no Ray), local (a Ray of its own; the default), cluster.")]
 Address = Annotated[str | None, typer.Option(help="An existing Ray cluster: auto, or HOST:PORT of its head.")]
 Packs = Annotated[int | None, typer.Option(help="Packs at once; else as many as fit.")]
-Lanes = Annotated[int | None, typer.Option(help="Lanes of a pack; else as many as run best, measured.")]
+Lanes = Annotated[
+    int | None, typer.Option(help="Lanes of a pack; else measured (one worker a pack) or all that are of use.")
+]
 CpusPerPack = Annotated[int, typer.Option(help="CPUs of a pack, all its workers together.")]
 WorkersPerPack = Annotated[int, typer.Option(help="Data-parallel workers of a pack.")]
 GpusPerPack = Annotated[

@@ -98,7 +98,7 @@ def run_in_process(
         from mcutune.training.loop import run_pack
 
         run = run_pack
-        prepare(threads=threads, memory=job.memory)
+        prepare(threads=threads, gpus=float(device != "cpu"), memory=job.memory)
     with Interrupts() as interrupts:
         coordinator = job.make()
         try:
