@@ -10,6 +10,7 @@ from rich.text import Text
 
 from mcutune.cli.screen import plain, table
 from mcutune.cli.text import count, score
+from mcutune.robustness.tables import series_words
 
 Entry = dict[str, Any]
 
@@ -60,7 +61,8 @@ def _protocol(found: Entry, name: str) -> Iterator[RenderableType]:
     if overall:
         made.add_section()
     for one in overall:
-        made.add_row(*_row(plain(_MEANS[one["name"]].format(over=one["over"]), "italic"), one, margin is not None))
+        words = _MEANS[one["name"]].format(over=one["over"]) + series_words(one)
+        made.add_row(*_row(plain(words, "italic"), one, margin is not None))
     yield made
     for metric in metrics:
         if metric != main:

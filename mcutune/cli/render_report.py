@@ -15,6 +15,8 @@ from mcutune.inert import inert
 
 _MOST_ROWS = 31  # combinations of five modalities; above that the worst are shown
 _WORST = 10
+_SCENARIO = 28
+_AXES = {"missing rate": "missing", "share of rows lost": "lost", "noise, in standard deviations": "σ"}
 _TITLES = {
     "wa": "accuracy (WA)",
     "ua": "recall (UA)",
@@ -120,25 +122,46 @@ def _add_summaries(made: Table, rows: list[dict[str, Any]], metrics: list[str]) 
         made.add_row(plain(title, "italic"), *(_cell(of[metric]) if metric in of else Text("–") for metric in metrics))
 
 
-def _random(report: dict[str, Any], protocol: dict[str, Any]) -> Iterator[RenderableType]:
+def _curves(report: dict[str, Any], protocol: dict[str, Any]) -> Iterator[RenderableType]:
     curves = _mine(report, protocol, "degradation")
     if not curves:
         return
     rates = [point["rate"] for point in curves[0]["points"]]
-    made = table("metric", f"missing {rates[0]:g}", "", f"missing {rates[-1]:g}", "lost", right=(1, 3, 4))
-    for curve in curves:
+    word = _AXES[curves[0]["axis"]]
+    made = table("metric", f"{word} {rates[0]:g}", "", f"{word} {rates[-1]:g}", "lost", right=(1, 3, 4))
+    several = len({curve["series"] for curve in curves}) > 1
+    shown = [curve for curve in curves if not several or curve["metric"] == _main(curves)]
+    for curve in shown:
         first, last = curve["points"][0], curve["points"][-1]
         made.add_row(
-            plain(_TITLES[curve["metric"]]),
+            plain(str(curve["series"]) if several else _TITLES[curve["metric"]], limit=16),
             _cell(first),
             Text(sparkline([point["value"] for point in curve["points"]]), style="cyan"),
             _cell(last),
             plain(score(abs(first["value"] - last["value"]))),
         )
+    if several:
+        yield plain(f"{_TITLES[shown[0]['metric']]}, each modality alone and all", "dim")
     yield made
     if any(point["capped"] for point in curves[0]["points"]):
         realised = curves[0]["points"][-1]["realised"]
         yield plain(f"rates above (M−1)/M were capped: {rates[-1]:g} became {realised:.3f}", "dim")
+
+
+def _main(rows: list[dict[str, Any]]) -> str:
+    """The metric that speaks for a protocol where there is room for one."""
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    return next((metric for metric in ("ua", "mae") if metric in metrics), metrics[0])
+
+
+def _scenarios(report: dict[str, Any], protocol: dict[str, Any]) -> Iterator[RenderableType]:
+    rows = _mine(report, protocol, "measurements")
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    made = table("scenario", *(_TITLES[metric] for metric in metrics), right=range(1, len(metrics) + 1))
+    cells = {(row["scenario"], row["metric"]): row for row in rows}
+    for scenario in dict.fromkeys(row["scenario"] for row in rows):
+        made.add_row(plain(scenario, limit=_SCENARIO), *(_cell(cells[scenario, metric]) for metric in metrics))
+    yield made
 
 
 def _cross(report: dict[str, Any], protocol: dict[str, Any]) -> Iterator[RenderableType]:
@@ -176,4 +199,13 @@ def _warnings(report: dict[str, Any]) -> Iterator[RenderableType]:
         yield plain(f"warning: {warning}", "yellow")
 
 
-_PROTOCOLS = {"fixed": _fixed, "random": _random, "cross_dataset": _cross}
+_PROTOCOLS = {
+    "fixed": _fixed,
+    "random": _curves,
+    "random_batch": _curves,
+    "imbalanced": _scenarios,
+    "gaps": _curves,
+    "noise": _curves,
+    "label_dependent": _scenarios,
+    "cross_dataset": _cross,
+}

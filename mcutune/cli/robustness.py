@@ -21,7 +21,7 @@ def robustness(
     ] = "best",
     protocol: Annotated[
         list[str] | None,
-        typer.Option(help="A YAML file, or fixed, random, cross_dataset; may be repeated. Else all that fit."),
+        typer.Option(help="A YAML file, a shipped name, or `all` that fit; may be repeated. Else fixed and random."),
     ] = None,
     target: Annotated[str | None, typer.Option(help="Another dataset, for cross_dataset.")] = None,
     against: Annotated[

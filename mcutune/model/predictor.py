@@ -122,14 +122,18 @@ class Predictor:
 
     def with_presence(
         self, features: dict[str, Array], presence: Array, dialogue: Array, order: Array, group: Array,
-        *, normalisation: Literal["train", "group", "none"] | None = None,
+        *, normalisation: Literal["train", "group", "none"] | None = None, noise: dict[str, Array] | None = None,
     ) -> Array:  # fmt: skip
         """Logits [N, K], each row under its own presence [N, M]; encoders that attend see only what is present.
 
-        A row with nothing present gets the output of no input: the classifier's bias alone.
+        A row with nothing present gets the output of no input: the classifier's bias alone. `noise`: float32 [N, D] by
+        modality, added to the normalised features of the rows that have the modality.
         """
         have = self._presence(features, presence)
         inputs = self._normalised(features, have, group, normalisation)
+        for m, name in enumerate(self.modalities.names):
+            if noise is not None and name in noise:
+                inputs[m] = inputs[m] + torch.from_numpy(np.where(have[:, m, None], noise[name], np.float32(0)))
         every = self._all(inputs, torch.from_numpy(have), dialogue, order)
         own = combination_index(have)
         result = every[own.clip(0), np.arange(len(own))]

@@ -43,9 +43,9 @@ class Model(Protocol):
 
     def with_presence(
         self, features: dict[str, Array], presence: Array, dialogue: Array, order: Array, group: Array,
-        *, normalisation: Mode | None = None,
+        *, normalisation: Mode | None = None, noise: dict[str, Array] | None = None,
     ) -> Array:  # fmt: skip
-        """Logits [N, K], each row under its own presence [N, M]."""
+        """Logits [N, K], each row under its own presence [N, M], with `noise` added to normalised features."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +78,10 @@ class Batch:
             self.features, self.dialogue, self.order, self.group, presence=self.presence, normalisation=mode
         )
 
-    def under(self, model: Model, presence: Array) -> Array:
-        """Logits [N, K] with no more present than `presence` [N, M]."""
-        return model.with_presence(self.features, presence & self.presence, self.dialogue, self.order, self.group)
+    def under(self, model: Model, presence: Array, noise: dict[str, Array] | None = None) -> Array:
+        """Logits [N, K] with no more present than `presence` [N, M], and noise on that."""
+        have = presence & self.presence
+        return model.with_presence(self.features, have, self.dialogue, self.order, self.group, noise=noise)
 
 
 def batch_of(table: Table, rows: Array, measured: Array) -> Batch:

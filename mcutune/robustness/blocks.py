@@ -16,8 +16,8 @@ from mcutune.domain.combination import Modalities, combination_index
 from mcutune.domain.task import Task
 from mcutune.errors import Damaged
 from mcutune.robustness.evidence import Array, codes, positions
-from mcutune.robustness.protocol import CrossDataset, Fixed, Protocol, Random, normalisation_scenario
-from mcutune.robustness.scenarios import Pattern
+from mcutune.robustness.kinds import CrossDataset, Drawn, Fixed, Protocol
+from mcutune.robustness.scenarios import Curve, Pattern, curves_of, normalisation_scenario
 from mcutune.robustness.stored import Predicted, Rows, Store, asked_of, expected, read_predictions
 from mcutune.robustness.sums import rows_in, unit_sums
 
@@ -47,7 +47,7 @@ class Block:
     """Sums of one protocol for one model.
 
     `places`: (combination or None, scenario) of each cell. `sums` [G, S, C, A] over groups that have rows;
-    `fold_sums` [F, S, C, A]; `seen` [C], rows measured; `rates`: realised missing rate of each cell, where it has one.
+    `fold_sums` [F, S, C, A]; `seen` [C], rows measured; `curves`: cells that lie on an axis.
     """
 
     protocol: Protocol
@@ -58,7 +58,7 @@ class Block:
     sums: Array
     fold_sums: Array
     seen: Array
-    rates: tuple[float, ...] | None = None
+    curves: tuple[Curve, ...] = ()
 
     @cached_property
     def total(self) -> Array:
@@ -73,7 +73,7 @@ class Block:
 
 def make_block(
     protocol: Protocol, model: str, data: Dataset, places: Sequence[tuple[str | None, str]], replicates: Replicates,
-    values: Array, valid: Array, rates: tuple[float, ...] | None = None,
+    values: Array, valid: Array, curves: tuple[Curve, ...] = (),
 ) -> Block:  # fmt: skip
     """The block of predictions `values` [S, C, N], which count where `valid` [S, C, N]."""
     rows = data.rows
@@ -84,7 +84,7 @@ def make_block(
     ]
     sums, folds = (one[rows_in(one, data.task).sum(axis=(1, 2)) > 0] for one in made)
     seen = valid.any(axis=0).sum(axis=1)
-    return Block(protocol, model, data, tuple(places), replicates, sums, folds, seen, rates)
+    return Block(protocol, model, data, tuple(places), replicates, sums, folds, seen, curves)
 
 
 def source_predictions(
@@ -133,41 +133,49 @@ def fixed_block(protocol: Fixed, model: str, data: Dataset, of: tuple[Predicted,
     return make_block(protocol, model, data, places, replicates, found.values[:, chosen], found.valid[:, chosen])
 
 
-def random_lookup(found: Predicted, masks: Array, stored: Sequence[str], names: Modalities) -> tuple[Array, Array]:
-    """Predictions [S · masks, R, N], and validity, under masks [R, masks, N, M]: a row's own combination decides."""
-    position = np.full(len(names.labels), -1, dtype=np.int64)
-    position[[names.labels.index(label) for label in stored]] = np.arange(len(stored))
-    cell = position[combination_index(masks)]  # [R, masks, N]
+def masked_lookup(
+    found: Predicted, masks: Array, stored: Sequence[str], data: Dataset, nothing: Array
+) -> tuple[Array, Array]:
+    """Predictions [S · masks, R, N], and validity, under masks [R, masks, N, M]: a row's own combination decides.
+
+    `nothing` [S, F]: the answer of each replicate and fold to a row of which all is taken away.
+    """
+    position = np.full(len(data.names.labels), -1, dtype=np.int64)
+    position[[data.names.labels.index(label) for label in stored]] = np.arange(len(stored))
+    index = combination_index(masks)
+    cell = position[index]  # [R, masks, N]
     row = np.arange(masks.shape[2])
-    values, valid = found.values[:, cell, row], found.valid[:, cell, row]  # [S, R, masks, N]
+    empty = index < 0
+    values = np.where(empty, nothing[:, data.rows.fold][:, None, None], found.values[:, cell, row])  # [S, R, masks, N]
+    valid = found.valid[:, cell, row] | empty
     shape = (-1, masks.shape[0], masks.shape[2])
     return values.swapaxes(1, 2).reshape(shape), valid.swapaxes(1, 2).reshape(shape)
 
 
-def random_stored(
+def drawn_stored(
     store: Store, file: str, data: Dataset, seeds: dict[str, tuple[int, ...]], scenarios: Sequence[str], masks: Array
 ) -> Predicted:
-    """Predictions that were made under the masks themselves: [S · masks, R, N]."""
+    """Predictions that were made under the masks themselves, [R, masks, N, M], or the noise: [S · masks, R, N]."""
     content = store.table(file)
     rank = {(fold, seed): i for fold, of in seeds.items() for i, seed in enumerate(of)}
     count, number = len(next(iter(seeds.values()))), masks.shape[1]
     replicate = _ranks(content, rank, file) * number + content["mask"].to_numpy().astype(np.int64)
     cell = positions(content, "scenario", {name: i for i, name in enumerate(scenarios)}, file)
     found = read_predictions(content, file, data.rows, replicate, count * number, cell, len(scenarios), data.task)
-    left = np.swapaxes((masks & data.rows.presence).any(axis=3), 0, 1)  # [masks, R, N]
-    _all_there(found.valid, np.tile(left, (count, 1, 1)), file)
+    left = (masks & data.rows.presence).any(axis=3) | ~masks.any(axis=3)
+    _all_there(found.valid, np.tile(np.swapaxes(left, 0, 1), (count, 1, 1)), file)
     return found
 
 
-def random_block(
-    protocol: Random, model: str, data: Dataset, replicates: Replicates, values: Array, valid: Array,
+def drawn_block(
+    protocol: Drawn, model: str, data: Dataset, replicates: Replicates, values: Array, valid: Array,
     patterns: Sequence[Pattern],
 ) -> Block:  # fmt: skip
-    """The block of a random protocol from predictions [S · masks, R, N]; cells are its rates."""
+    """The block of a protocol that is drawn, from predictions [S · masks, R, N]; cells are its scenarios."""
     seeds = tuple(seed for seed in replicates.seed for _ in range(protocol.masks))
-    places = [(None, pattern.scenario) for pattern in patterns]
-    rates = tuple(float(1 - pattern.presence.mean()) for pattern in patterns)
-    return make_block(protocol, model, data, places, Replicates(("",) * len(seeds), seeds), values, valid, rates)
+    places = [(None, pattern.scenario.name) for pattern in patterns]
+    drawn = Replicates(("",) * len(seeds), seeds)
+    return make_block(protocol, model, data, places, drawn, values, valid, curves_of(protocol, patterns))
 
 
 def cross_block(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mcutune.errors import BadInput, Problems
-from mcutune.robustness.protocol import CrossDataset
+from mcutune.robustness.kinds import CrossDataset
 
 Array = npt.NDArray[Any]
 

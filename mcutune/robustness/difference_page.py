@@ -10,13 +10,13 @@ from markupsafe import Markup
 
 from mcutune.robustness import html
 from mcutune.robustness.equivalence import NOT_WORSE, UNDECIDED, WORSE
-from mcutune.robustness.tables import Forest, bounds, chance, forest, gap, main_first, number, title
+from mcutune.robustness.tables import Forest, bounds, chance, forest, gap, main_first, number, series_words, title
 
 Entry = dict[str, Any]
 
 _MOST = 255  # places a forest shows, the weakest first
 _ROWS = {"random": "missing rate"}
-_OVERALL = {"mean_all": "mean of {over} combinations", "area": "mean over the curve ({over} rates)"}
+_OVERALL = {"mean_all": "mean of {over} combinations", "area": "mean over the curve ({over} points)"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _compared(document: Entry, entry: Entry) -> Compared:
 
 
 def _means(one: Entry) -> tuple[str, ...]:
-    words = f"{title(one['metric'])}, {_OVERALL[one['name']].format(over=one['over'])}"
+    words = f"{title(one['metric'])}, {_OVERALL[one['name']].format(over=one['over'])}{series_words(one)}"
     values = number(one["a"]), number(one["b"]), gap(one["difference"]), bounds(one) or "–"
     return (words, *values, chance(one["p"]), number(one["detectable"]))
 

@@ -168,11 +168,12 @@ def _compared(a: Stored, b: Stored, how: Resampling, margin: float | None) -> It
     for metric, function in per_cell(a.metrics).items():
         for place, entry, n in zip(places, _family(one, other, metric, function, how, margin), one.seen, strict=True):
             yield {**place, **entry, "n": int(n)}, True
-    for name, weights in weighted_means(one):
-        if name in _OVERALL:
+    for mean in weighted_means(one):
+        if mean.name in _OVERALL:
+            named = {"name": mean.name, "scenario": mean.scenario, "over": mean.over}
             for metric in a.metrics:
-                (entry,) = _family(one, other, metric, _mean(metric, weights), how, margin)
-                yield {"name": name, "over": len(places), **entry, "n": int(one.seen.max())}, False
+                (entry,) = _family(one, other, metric, _mean(metric, mean.weights), how, margin)
+                yield {**named, **entry, "n": int(one.seen.max())}, False
 
 
 def _family(

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from mcutune.robustness.figures import Line, limits, panel, swatch
-from mcutune.robustness.shades import looks
+from mcutune.robustness.scenarios import AXES
+from mcutune.robustness.shades import Look, looks
 from mcutune.robustness.tables import Place, higher_is_better, main_first, number, place_of, title
 
 Entry = dict[str, Any]
@@ -19,6 +20,7 @@ Array = npt.NDArray[np.float64]
 
 _MOST_LINES = 15  # combinations that get a line each; above that one line and a band a number of modalities
 _MOST_FOLDS = 15
+_AXES = {axis: axis for axis in AXES.values()}  # only own words enter a figure
 _QUANTITIES = {"probabilities": "probability", "divergences": "divergence"}
 
 
@@ -40,11 +42,15 @@ class Panel:
 
 @dataclass(frozen=True)
 class Curves:
-    """Curves of a protocol, one panel a metric; `capped`: what was realised, and the higher rates asked for."""
+    """Curves of a protocol, one panel a metric and series; `capped`: what was realised, and the higher rates asked for.
+
+    `axis`: what they lie over, in own words.
+    """
 
     legend: tuple[Key, ...]
     panels: tuple[Panel, ...]
     capped: tuple[tuple[str, tuple[str, ...]], ...]
+    axis: str
 
 
 @dataclass(frozen=True)
@@ -67,26 +73,37 @@ def curves(degradation: Sequence[Entry], name: str) -> Curves:
     models = list(dict.fromkeys(one["model"] for one in degradation))
     look = dict(zip(models, looks(len(models)), strict=True))
     panels = []
+    series = list(dict.fromkeys(one["series"] for one in degradation))
     for n, metric in enumerate(main_first(one["metric"] for one in degradation)):
-        lines = []
-        for one in (one for one in degradation if one["metric"] == metric):
-            points = sorted(one["points"], key=lambda point: float(point["realised"]))
-            x, y, low, high = (_column(points, key) for key in ("realised", "value", "low", "high"))
-            whole = one["model"] == models[0] and bool(np.isfinite(low + high).all())
-            band = (low, high) if whole else (None, None)
-            lines.append(Line(x, y, look[one["model"]], str(models.index(one["model"]) + 1), *band))
-        ends = [value for line in lines for part in (line.y, line.low, line.high) if part is not None for value in part]
-        svg = panel(
-            lines, name=f"{name}-{n}", about=f"{title(metric)} against the missing rate", x_title="missing rate",
-            y_limits=limits(ends),
-        )  # fmt: skip
-        panels.append(Panel(title(metric) + ("" if higher_is_better(metric) else ", lower is better"), svg))
+        drawn = [[_line(one, models, look) for one in degradation if (one["metric"], one["series"]) == (metric, of)]
+                 for of in series]  # fmt: skip
+        shared = limits([value for lines in drawn for line in lines for value in _ends_of(line)])
+        for m, (of, lines) in enumerate(zip(series, drawn, strict=True)):
+            axis = _AXES.get(degradation[0]["axis"], "")
+            svg = panel(
+                lines, name=f"{name}-{n}-{m}", about=f"{title(metric)} against {axis}", x_title=axis, y_limits=shared
+            )
+            lower = "" if higher_is_better(metric) else ", lower is better"
+            panels.append(Panel(title(metric) + lower + (f", {of}" if of else ""), svg))
     keys = [Key(str(n), swatch(look[model]), None, model) for n, model in enumerate(models, start=1)]
     capped: dict[str, tuple[str, ...]] = {}
     for point in (point for point in degradation[0]["points"] if point["capped"]):
         realised = number(point["realised"])
         capped[realised] = (*capped.get(realised, ()), f"{point['rate']:g}")
-    return Curves(tuple(keys), tuple(panels), tuple(capped.items()))
+    return Curves(tuple(keys), tuple(panels), tuple(capped.items()), _AXES.get(degradation[0]["axis"], ""))
+
+
+def _line(one: Entry, models: Sequence[str], look: dict[str, Look]) -> Line:
+    """A curve as a line, with a band where it is the subject's."""
+    points = sorted(one["points"], key=lambda point: float(point["realised"]))
+    x, y, low, high = (_column(points, key) for key in ("realised", "value", "low", "high"))
+    whole = one["model"] == models[0] and bool(np.isfinite(low + high).all())
+    band = (low, high) if whole else (None, None)
+    return Line(x, y, look[one["model"]], str(models.index(one["model"]) + 1), *band)
+
+
+def _ends_of(line: Line) -> list[float]:
+    return [value for part in (line.y, line.low, line.high) if part is not None for value in part]
 
 
 def _column(points: Sequence[Entry], key: str) -> list[float]:

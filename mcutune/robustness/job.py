@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,26 +17,30 @@ from mcutune.errors import BadInput
 from mcutune.files import canonical_json, sha256
 from mcutune.robustness.batches import Array
 from mcutune.robustness.cross import LabelReading, read_labels
-from mcutune.robustness.protocol import (
-    Cell,
-    CrossDataset,
-    Protocol,
-    Random,
-    TableFacts,
-    common_modalities,
-    load_protocols,
-    plan,
-)
-from mcutune.robustness.scenarios import Masks, random_masks
+from mcutune.robustness.kinds import CrossDataset, LabelDependent, Masked, Noise, Protocol
+from mcutune.robustness.masks import Masks, UnderTest, draw_masks
+from mcutune.robustness.noise import NoiseSource
+from mcutune.robustness.predict import Given
+from mcutune.robustness.protocol import Cell, common_modalities, load_protocol, load_protocols, plan
+from mcutune.robustness.scenarios import TableFacts, scenarios_of
 from mcutune.robustness.selection import Selection, select
 from mcutune.robustness.statistics import Resampling
 
+ALL = "all"
+# Shipped protocols in the order of a report that has all of them.
+ORDER = (
+    "fixed", "random", "random_dialogue", "random_batch", "imbalanced", "gaps", "noise", "label_dependent",
+    "cross_dataset",
+)  # fmt: skip
 _ALL_UP_TO = 1023  # combinations that are all stored; above, those that are measured
 
 
 @dataclass(frozen=True)
 class Job:
-    """Models (the subject first), protocols, tables, splits, the planned cells, masks over all rows of the table."""
+    """Models (the subject first), protocols, tables, splits, the planned cells, what protocols do to the rows.
+
+    `skipped`: protocols that were asked for as `all` and do not fit, with the reason.
+    """
 
     selection: Selection
     models: tuple[Selection, ...]
@@ -44,9 +49,10 @@ class Job:
     target: Table | None
     splits: dict[str, Split]
     cells: tuple[Cell, ...]
-    masks: dict[str, tuple[Masks, ...]]
+    given: Given
     reading: LabelReading | None
     how: Resampling
+    skipped: tuple[tuple[str, str], ...] = ()
 
     @property
     def cross(self) -> CrossDataset | None:
@@ -55,7 +61,20 @@ class Job:
     @property
     def common(self) -> tuple[str, ...]:
         assert self.target is not None
-        return common_modalities(_facts(self.table), _facts(self.target))
+        return common_modalities(facts_of(self.table), facts_of(self.target))
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether labels of test rows decide what is missing, so that they are opened before anything is predicted."""
+        return any(isinstance(one, LabelDependent) for one in self.protocols)
+
+    def with_labels(self) -> Job:
+        """The job with the masks that depend on labels of test rows. Reads them: count the opening first."""
+        tested, rows = tested_rows(self.table, self.given.fold)
+        truth = self.table.labels(rows)
+        asked = [one for one in self.protocols if isinstance(one, LabelDependent)]
+        masks = _masks(asked, facts_of(self.table), dataclasses.replace(tested, truth=truth), rows, len(self.table))
+        return dataclasses.replace(self, given=dataclasses.replace(self.given, masks=self.given.masks | masks))
 
     def evidence(self) -> str:
         """The name of the evidence folder: the same question has the same name."""
@@ -71,28 +90,45 @@ def prepare(
     """Raises BadInput, NoResult or Damaged where the models, protocols and tables do not fit each other."""
     chosen = select(given, home)
     default = ["fixed", "random", *(["cross_dataset"] if target else [])]
-    loaded = load_protocols(protocols or default)
-    if sum(isinstance(one, CrossDataset) for one in loaded) > 1:
-        raise BadInput("one cross_dataset protocol at a time")
     table = open_table(chosen.table, home=home)
     if table.manifest.hash != chosen.table_hash:
         raise BadInput(
             f"dataset {chosen.table} is not the one that {chosen.name} was trained on",
             hint="import the same data again, or search anew",
         )
+    other = open_table(target, home=home) if target else None
+    loaded, skipped = _protocols(protocols or default, table, other)
+    if sum(isinstance(one, CrossDataset) for one in loaded) > 1:
+        raise BadInput("one cross_dataset protocol at a time")
     crossing = any(isinstance(one, CrossDataset) for one in loaded)
     if target and not crossing:
         raise BadInput("a target is read by the protocol cross_dataset only", hint="add --protocol cross_dataset")
-    other = open_table(target, home=home) if target else None
     if other is not None and other.manifest.hash == table.manifest.hash:
         raise BadInput(f"the target {other.manifest.name} is the table that {chosen.name} was trained on")
-    facts = _facts(table)
-    cells = tuple(cell for one in loaded for cell in plan(one, facts, _facts(other) if other else None))
+    facts = facts_of(table)
+    cells = tuple(cell for one in loaded for cell in plan(one, facts, facts_of(other) if other else None))
     models = (chosen, *(_reference(one, chosen, home) for one in _references(chosen, against, home)))
     splits = {winner.fold: split_of(table, winner.fold) for winner in chosen.winners}
-    masks = {one.id: _masks(one, table, splits) for one in loaded if isinstance(one, Random)}
     reading = _reading(loaded, table, other) if other is not None else None
-    return Job(chosen, models, loaded, table, other, splits, cells, masks, reading, Resampling())
+    drawn = _given(loaded, table, facts, splits)
+    return Job(chosen, models, loaded, table, other, splits, cells, drawn, reading, Resampling(), skipped)
+
+
+def _protocols(
+    given: Sequence[str], table: Table, other: Table | None
+) -> tuple[tuple[Protocol, ...], tuple[tuple[str, str], ...]]:
+    """The protocols asked for; `all` is every shipped one that fits, and the others are named with the reason."""
+    if ALL not in given:
+        return load_protocols(given), ()
+    own = [name for name in given if name != ALL]
+    fitting, skipped = [], []
+    for name in (one for one in ORDER if one not in own):
+        try:
+            plan(load_protocol(name), facts_of(table), facts_of(other) if other else None)
+            fitting.append(name)
+        except BadInput as error:
+            skipped.append((name, error.message.removeprefix(f"protocol {name}").lstrip(": ")))
+    return load_protocols([*fitting, *own]), tuple(skipped)
 
 
 def _reading(protocols: Sequence[Protocol], table: Table, target: Table) -> LabelReading | None:
@@ -105,8 +141,11 @@ def _reading(protocols: Sequence[Protocol], table: Table, target: Table) -> Labe
     return read_labels(protocol, table.manifest.label_names or [], names, occurring)
 
 
-def _facts(table: Table) -> TableFacts:
-    return TableFacts(table.manifest.name, table.manifest.modalities, table.manifest.task)
+def facts_of(table: Table) -> TableFacts:
+    """What a plan must know of a table."""
+    manifest = table.manifest
+    longest = int(np.bincount(table.dialogue).max())
+    return TableFacts(manifest.name, manifest.modalities, manifest.task, tuple(manifest.label_names or ()), longest)
 
 
 def _references(chosen: Selection, against: Sequence[str] | None, home: Path) -> list[str]:
@@ -130,22 +169,38 @@ def _reference(given: str, chosen: Selection, home: Path) -> Selection:
     return other
 
 
-def _masks(protocol: Random, table: Table, splits: dict[str, Split]) -> tuple[Masks, ...]:
-    """Masks over all rows of the table, drawn for the rows that are tested in some fold; others have nothing."""
-    names = table.modalities
-    if table.fold is not None:
-        part = np.unique(table.fold, return_inverse=True)[1]
-    else:
-        part = np.full(len(table), -1)
-        part[next(iter(splits.values())).test] = 0
-    rows = np.flatnonzero(part >= 0)
-    drawn = random_masks(protocol, len(names), 2 * part[rows] + ~table.labelled[rows])
-    every = []
-    for one in drawn:
-        presence = np.zeros((protocol.masks, len(table), len(names)), dtype=bool)
-        presence[:, rows] = one.presence
-        every.append(Masks(one.scenario, one.rate, one.used, presence))
-    return tuple(every)
+def _given(protocols: Sequence[Protocol], table: Table, facts: TableFacts, splits: dict[str, Split]) -> Given:
+    """Masks and noise of the protocols for the rows that are tested, without any label."""
+    fold = np.full(len(table), -1)
+    code = np.unique(table.fold, return_inverse=True)[1] if table.fold is not None else np.zeros_like(fold)
+    for split in splits.values():
+        fold[split.test] = code[split.test]
+    tested, rows = tested_rows(table, fold)
+    unseen = [one for one in protocols if isinstance(one, Masked) and not isinstance(one, LabelDependent)]
+    dims = tuple(facts.dims.items())
+    noise = {one.id: NoiseSource(one, scenarios_of(one, facts), dims) for one in protocols if isinstance(one, Noise)}
+    return Given(_masks(unseen, facts, tested, rows, len(table)), noise, fold)
+
+
+def tested_rows(table: Table, fold: Array) -> tuple[UnderTest, Array]:
+    """The rows that are tested in some fold, and their numbers; `fold` [N]: codes, −1 for a row that is not."""
+    rows = np.flatnonzero(fold >= 0)
+    return UnderTest(fold[rows], table.dialogue[rows], table.order[rows], table.labelled[rows]), rows
+
+
+def _masks(
+    protocols: Sequence[Masked], facts: TableFacts, tested: UnderTest, rows: Array, count: int
+) -> dict[str, tuple[Masks, ...]]:
+    """Masks over all `count` rows of the table; rows that are not tested have nothing."""
+    found = {}
+    for protocol in protocols:
+        every = []
+        for one in draw_masks(protocol, facts, tested):
+            presence = np.zeros((protocol.masks, count, len(facts.dims)), dtype=bool)
+            presence[:, rows] = one.presence
+            every.append(Masks(one.scenario, presence))
+        found[protocol.id] = tuple(every)
+    return found
 
 
 def needed(job: Job) -> Array:
@@ -156,7 +211,7 @@ def needed(job: Job) -> Array:
         return np.arange(count)
     planned = {cell.combination for cell in job.cells if cell.dataset == job.table.manifest.name and cell.combination}
     wanted = {i for i, label in enumerate(names.labels) if label in planned}
-    for masks in job.masks.values():
+    for masks in job.given.masks.values():
         for one in masks:
             wanted |= set(np.unique(combination_index(one.presence)).tolist()) - {-1}
     return np.array(sorted(wanted), dtype=np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import numpy as np
 from mcutune.domain.task import METRICS
 from mcutune.robustness.blocks import Block
 from mcutune.robustness.evidence import Array
+from mcutune.robustness.kinds import CrossDataset, Fixed
 from mcutune.robustness.paired import compare_sums, mean_over_replicates, number
-from mcutune.robustness.protocol import Cell, CrossDataset, Fixed, Random
+from mcutune.robustness.protocol import Cell
+from mcutune.robustness.scenarios import AXES
 from mcutune.robustness.statistics import Interval, Resampling, Statistic, intervals
 from mcutune.robustness.sums import FROM_SUMS, rows_in
 
@@ -30,13 +33,13 @@ def metrics_of(block: Block, cells: Sequence[Cell]) -> list[str]:
 def measured(block: Block, metrics: Sequence[str], how: Resampling) -> tuple[list[Entry], list[Entry]]:
     """Measurements of every cell and metric, and their summaries, from the same resamples."""
     extras = weighted_means(block)
-    mixing = np.stack([weights for _, weights in extras]) if extras else np.zeros((0, len(block.places)))
+    mixing = np.stack([one.weights for one in extras]) if extras else np.zeros((0, len(block.places)))
     statistics = [Statistic(_with_means(metric, mixing), _SCALES.get(metric, "fraction")) for metric in metrics]
     found = _intervals(block, statistics, how)
     cells, summaries = [], []
     for metric, interval in zip(metrics, found, strict=True):
         cells.append([_measurement(block, c, metric, interval) for c in range(len(block.places))])
-        summaries += list(_summaries(block, metric, interval, [name for name, _ in extras]))
+        summaries += list(_summaries(block, metric, interval, extras))
     return [one for by_place in zip(*cells, strict=True) for one in by_place], summaries
 
 
@@ -51,21 +54,31 @@ def _with_means(metric: str, mixing: Array) -> Callable[[Array], Array]:
     return function
 
 
-def weighted_means(block: Block) -> list[tuple[str, Array]]:
-    """Named weights [C] over the cells: means over combinations, or the area under the missing-rate curve."""
+@dataclass(frozen=True, eq=False)
+class WeightedMean:
+    """A named mean: weights [C] over the cells, of a scenario, over how many of them."""
+
+    name: str
+    weights: Array
+    scenario: str
+    over: int
+
+
+def weighted_means(block: Block) -> list[WeightedMean]:
+    """Means over combinations, or the area under each curve."""
     count = len(block.places)
     if isinstance(block.protocol, Fixed) and block.protocol.combinations == "all" and count > 1:
         complete = max(block.data.names.labels, key=lambda label: label.count("+"))
         incomplete = np.array([label != complete for label, _ in block.places])
-        return [("mean_all", np.full(count, 1 / count)), ("mean_incomplete", incomplete / incomplete.sum())]
-    if isinstance(block.protocol, Random) and block.rates is not None and np.ptp(block.rates) > 0:
-        order = np.argsort(block.rates, kind="stable")
-        gaps = np.diff(np.asarray(block.rates)[order])
-        weights = np.zeros(count)
-        weights[order[:-1]] += gaps / 2  # trapezoid rule over the rates that were realised
-        weights[order[1:]] += gaps / 2
-        return [("area", weights / weights.sum())]
-    return []
+        return [
+            WeightedMean("mean_all", np.full(count, 1 / count), "fixed", count),
+            WeightedMean("mean_incomplete", incomplete / incomplete.sum(), "fixed", count - 1),
+        ]
+    return [
+        WeightedMean("area", weights, curve.series or "all rates", len(curve.cells))
+        for curve in block.curves
+        if (weights := curve.weights(count)).any()
+    ]
 
 
 def _intervals(block: Block, statistics: Sequence[Statistic], how: Resampling) -> list[Interval]:
@@ -132,22 +145,22 @@ def _spread(values: Array, of: Sequence[Any]) -> float | None:
     return number(float(np.std(means, ddof=1))) if len(means) > 1 else None
 
 
-def _summaries(block: Block, metric: str, interval: Interval, names: Sequence[str]) -> Iterator[Entry]:
+def _summaries(block: Block, metric: str, interval: Interval, extras: Sequence[WeightedMean]) -> Iterator[Entry]:
     count = len(block.places)
     common = {
         "protocol": block.protocol.id,
         "dataset": block.data.name,
         "split": block.data.split,
-        "scenario": "fixed" if isinstance(block.protocol, Fixed) else "all rates",
     }
-    for place, name in enumerate(names, start=count):
-        over = count - 1 if name == "mean_incomplete" else count
-        yield {**common, "name": name, "over": over, "which": None, **_numbers(block, metric, interval, place)}
+    for place, one in enumerate(extras, start=count):
+        named = {"scenario": one.scenario, "name": one.name, "over": one.over, "which": None}
+        yield {**common, **named, **_numbers(block, metric, interval, place)}
     if isinstance(block.protocol, Fixed) and count > 1:
         signed = [METRICS[metric].signed(float(value)) for value in interval.value[:count]]
         worst = int(np.argmin(signed))
         which = block.places[worst][0]
-        yield {**common, "name": "worst", "over": count, "which": which, **_numbers(block, metric, interval, worst)}
+        named = {"scenario": "fixed", "name": "worst", "over": count, "which": which}
+        yield {**common, **named, **_numbers(block, metric, interval, worst)}
 
 
 def _numbers(block: Block, metric: str, interval: Interval, place: int) -> Entry:
@@ -188,26 +201,26 @@ def comparisons(block: Block, reference: Block, metrics: Sequence[str], how: Res
     return found
 
 
-def curves(block: Block, cells: Sequence[Entry], metrics: Sequence[str], capped: set[str]) -> list[Entry]:
-    """Value against missing rate, one curve a metric, of a random protocol."""
-    assert isinstance(block.protocol, Random) and block.rates is not None
-    realised = {scenario: rate for (_, scenario), rate in zip(block.places, block.rates, strict=True)}
-    asked = {scenario: rate for (_, scenario), rate in zip(block.places, block.protocol.rates, strict=True)}
+def curves(block: Block, cells: Sequence[Entry], metrics: Sequence[str]) -> list[Entry]:
+    """Value along the axis of a protocol, one curve a series and metric; none where it has no axis."""
     found = []
-    for metric in metrics:
-        points = [
-            {
-                "scenario": one["scenario"],
-                "rate": asked[one["scenario"]],
-                "realised": number(realised[one["scenario"]]),
-                "capped": one["scenario"] in capped,
-                **{key: one[key] for key in ("value", "low", "high")},
-            }
-            for one in cells
-            if one["metric"] == metric
-        ]
-        common = {"protocol": block.protocol.id, "dataset": block.data.name, "metric": metric, "model": block.model}
-        found.append({**common, "points": points})
+    for curve in block.curves:
+        names = [block.places[c][1] for c in curve.cells]
+        for metric in metrics:
+            values = {one["scenario"]: one for one in cells if one["metric"] == metric}
+            points = [
+                {
+                    "scenario": name,
+                    "rate": asked,
+                    "realised": number(realised),
+                    "capped": capped,
+                    **{key: values[name][key] for key in ("value", "low", "high")},
+                }
+                for name, asked, realised, capped in zip(names, curve.asked, curve.realised, curve.capped, strict=True)
+            ]
+            common = {"protocol": block.protocol.id, "dataset": block.data.name, "metric": metric, "model": block.model}
+            axis = {"axis": AXES[block.protocol.kind], "series": curve.series}
+            found.append({**common, **axis, "points": points})
     return found
 
 

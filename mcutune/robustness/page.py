@@ -28,7 +28,16 @@ from mcutune.robustness.tables import (
 
 Entry = dict[str, Any]
 
-_KINDS = {"fixed": "combination", "random": "missing rate", "cross_dataset": "combination"}
+_KINDS = {
+    "fixed": "combination",
+    "random": "missing rate",
+    "random_batch": "missing rate",
+    "imbalanced": "missing rates",
+    "gaps": "share lost",
+    "noise": "noise",
+    "label_dependent": "missing",
+    "cross_dataset": "combination",
+}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +21,49 @@ from mcutune.model.predictor import load_predictor
 from mcutune.robustness.batches import Array, Batch, Mode, Model, batch_of, foreign_batch, own_combinations
 from mcutune.robustness.checks import Probe, probe
 from mcutune.robustness.evidence import ParquetFile
-from mcutune.robustness.scenarios import Masks
+from mcutune.robustness.masks import Masks
+from mcutune.robustness.noise import NoiseSource
 from mcutune.robustness.selection import Seed, Selection, Winner
-from mcutune.robustness.stored import AS_TRAINED, predictions_file
+from mcutune.robustness.stored import AS_TRAINED, nothing_file, predictions_file
 
 Load = Callable[[Path], Model]
 Step = Callable[[str], None]
 _BY_GROUP: Mode = "group"
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """What rows are predicted under: no more present than [n, M], and noise on that."""
+
+    scenario: str
+    mask: int
+    presence: Array
+    noise: dict[str, Array] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What protocols do to rows, by protocol: masks over all rows of the table, and noise.
+
+    Under masks, rows are predicted only by a model that attends over dialogues. `fold`: code [N] of each row.
+    """
+
+    masks: dict[str, tuple[Masks, ...]]
+    noise: dict[str, NoiseSource]
+    fold: Array
+
+    def under(self, protocol: str, rows: Array) -> Iterator[Condition]:
+        """The conditions of a fold's test rows, one after the other."""
+        for masks in self.masks.get(protocol, ()):
+            for number, mask in enumerate(masks.presence[:, rows]):
+                yield Condition(masks.scenario, number, mask)
+        if protocol in self.noise:
+            source = self.noise[protocol]
+            all_present = np.ones((len(rows), len(source.dims)), dtype=bool)
+            for scenario in source.scenarios:
+                for number in range(source.protocol.masks):
+                    noise = source.of(scenario, number, int(self.fold[rows[0]]), len(rows))
+                    yield Condition(scenario.name, number, all_present, noise)
 
 
 @dataclass
@@ -51,18 +87,21 @@ def versions() -> dict[str, str]:
 
 def predict_source(
     folder: Path, number: int, selection: Selection, table: Table, splits: dict[str, Split], needed: Array,
-    masks: dict[str, tuple[Masks, ...]], step: Step, load: Load = load_predictor,
+    given: Given, step: Step, load: Load = load_predictor,
 ) -> Facts:  # fmt: skip
     """Predict each fold's test rows by its winner, with all its seeds.
 
-    `needed`: canonical indices of the combinations to keep. `masks`: of each random protocol, over all rows of the
-    table; predicted row by row only where the model attends over dialogues. Raises BadInput or Damaged where a
-    checkpoint does not belong to this table and fold.
+    `needed`: canonical indices of the combinations to keep. Raises BadInput or Damaged where a checkpoint does not
+    belong to this table and fold.
     """
     facts, name = Facts(), table.manifest.name
     with ExitStack() as stack:
         file = stack.enter_context(ParquetFile(folder / predictions_file(number, name)))
-        masked = {key: stack.enter_context(ParquetFile(folder / predictions_file(number, name, key))) for key in masks}
+        nothing = stack.enter_context(ParquetFile(folder / nothing_file(number, name)))
+        own = {
+            key: stack.enter_context(ParquetFile(folder / predictions_file(number, name, key)))
+            for key in (*given.masks, *given.noise)
+        }
         for winner in selection.winners:
             split = splits[winner.fold]
             batch = batch_of(table, split.test, table.labelled[split.test])
@@ -73,9 +112,9 @@ def predict_source(
                 _write(file, batch, model, needed, (winner.fold, seed.seed, AS_TRAINED), None)
                 if seed is winner.seeds[0]:
                     facts.probes.append(probe(model, batch, f"{selection.name}, fold {winner.fold}"))
-                for key, scenarios in masks.items() if model.attends else ():
-                    for scenario in scenarios:
-                        _write_masked(masked[key], batch, model, scenario, split.test, winner.fold, seed.seed)
+                _write_nothing(nothing, batch, model, winner.fold, seed.seed)
+                for key in (*(given.masks if model.attends else ()), *given.noise):
+                    _write_under(own[key], batch, model, given.under(key, split.test), winner.fold, seed.seed)
     return facts
 
 
@@ -157,21 +196,37 @@ def _write(
     )
 
 
-def _write_masked(
-    file: ParquetFile, batch: Batch, model: Model, masks: Masks, rows: Array, fold: str, seed: int
+def _write_under(
+    file: ParquetFile, batch: Batch, model: Model, conditions: Iterable[Condition], fold: str, seed: int
 ) -> None:  # fmt: skip
-    """Append the measured rows under every mask of a scenario, each row and its dialogue as masked."""
-    for number, mask in enumerate(masks.presence[:, rows]):
-        kept = np.flatnonzero(batch.measured & (mask & batch.presence).any(axis=1))
-        logits = batch.under(model, mask)[kept]
-        file.append(
-            {
-                "id": (np.arange(len(kept)), batch.ids[kept].tolist()),
-                **_constants(len(kept), fold, seed, masks.scenario),
-                "mask": np.full(len(kept), number, dtype=np.int16),
-                **_logits(logits),
-            }
-        )
+    """Append the measured rows under every condition, each row and its dialogue as masked and disturbed.
+
+    A row that has nothing because the table lacks it is left out; one that has nothing because all was taken away is
+    given the model's answer to nothing.
+    """
+    names: dict[str, int] = {}
+    parts: list[tuple[Array, Array, Array, Array]] = []
+    for one in conditions:
+        left = (one.presence & batch.presence).any(axis=1) | ~one.presence.any(axis=1)
+        kept = np.flatnonzero(batch.measured & left)
+        scenario = np.full(len(kept), names.setdefault(one.scenario, len(names)))
+        mask = np.full(len(kept), one.mask, dtype=np.int16)
+        parts.append((kept, scenario, mask, batch.under(model, one.presence, one.noise)[kept]))
+    row, scenario, mask, logits = (np.concatenate(part) for part in zip(*parts, strict=True))
+    columns = {
+        "id": (row, batch.ids.tolist()),
+        **_constants(len(row), fold, seed, ""),
+        "scenario": (scenario, list(names)),
+    }
+    file.append({**columns, "mask": mask, **_logits(logits)})
+
+
+def _write_nothing(file: ParquetFile, batch: Batch, model: Model, fold: str, seed: int) -> None:
+    """Append the model's answer to a row of which nothing is present; it is the same for every row."""
+    first = batch.take(np.arange(1))
+    logits = first.under(model, np.zeros_like(first.presence))
+    zero = np.zeros(1, dtype=np.int64)
+    file.append({"fold": (zero, [fold]), "seed": np.array([seed], dtype=np.int32), **_logits(logits)})
 
 
 def _constants(rows: int, fold: str, seed: int, scenario: str) -> dict[str, Any]:

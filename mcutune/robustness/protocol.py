@@ -9,74 +9,19 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
 
 from mcutune.domain.combination import Modalities, combinations
+from mcutune.domain.missing import highest_rate
 from mcutune.domain.task import METRICS, Task, metrics_for
 from mcutune.errors import BadInput, CheckFailed
-from mcutune.files import canonical_json, sha256
+from mcutune.robustness.kinds import KINDS, CrossDataset, Fixed, LabelDependent, Protocol, RandomBatch, Step
+from mcutune.robustness.scenarios import SCHEDULED, TableFacts, scenarios_of
 from mcutune.shipped import find_shipped
 from mcutune.strict_yaml import Document, Findings, load, validated
 
 _MOST_COMBINATIONS = 1023  # of 10 modalities; above, a protocol names the combinations it wants
-_FRAMING = {"title", "citation", "notes"}  # may change without changing the meaning
-
-Rate = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Common(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    id: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")
-    version: int = Field(ge=1)
-    title: str = Field(min_length=1)
-    citation: str = Field(min_length=1)
-    notes: list[str] = []
-    metrics: Literal["all"] | list[str] = "all"
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of the meaning: everything but title, citation and notes."""
-        return sha256(canonical_json(self.model_dump(mode="json", exclude=_FRAMING)))
-
-
-class Fixed(_Common):
-    """The same combination in every row."""
-
-    kind: Literal["fixed"]
-    combinations: Literal["all"] | list[str] = "all"
-
-
-class Random(_Common):
-    """Modalities missing at random, row by row, at exact rates; `masks` draws a rate."""
-
-    kind: Literal["random"]
-    rates: list[Rate] = Field(min_length=1)
-    masks: int = Field(ge=1, le=100)
-    seed: int = Field(ge=0, lt=2**63)
-
-
-class CrossDataset(_Common):
-    """Trained on one table, measured on all labelled rows of another, under every combination that both have.
-
-    `label_map`: name of a label to what it means; names not listed mean themselves. `drop`: labels of the target
-    whose rows are left out.
-    """
-
-    kind: Literal["cross_dataset"]
-    normalisation: list[Literal["source", "corpus"]] = Field(min_length=1)
-    label_map: dict[str, str] = {}
-    drop: list[str] = []
-
-
-Protocol = Fixed | Random | CrossDataset
-KINDS: dict[str, type[Fixed] | type[Random] | type[CrossDataset]] = {
-    "fixed": Fixed,
-    "random": Random,
-    "cross_dataset": CrossDataset,
-}
+_OFF = 1e-6  # of a schedule's rate
 
 
 def load_protocol(given: str) -> Protocol:
@@ -102,14 +47,40 @@ def from_document(document: Document) -> Protocol:
 
 
 def _check_names(protocol: Protocol, findings: Findings) -> None:
-    for key in ("rates", "combinations", "metrics", "normalisation", "drop"):
-        values = getattr(protocol, key, None)
-        for value, times in Counter(values if isinstance(values, list) else ()).items():
-            if times > 1:
+    for key, values in protocol:
+        plain = [one for one in values if isinstance(one, (str, float))] if isinstance(values, list) else []
+        for value, times in Counter(plain).items():
+            if times > 1 and key != "notes":
                 findings.add((key,), f"{value!r} is given {times} times")
+    _check_values(protocol, findings)
     for name in protocol.metrics if isinstance(protocol.metrics, list) else ():
         if name not in METRICS:
             findings.add(("metrics",), f"no metric is {name!r}", METRICS)
+
+
+def _check_values(protocol: Protocol, findings: Findings) -> None:
+    """What a schedule and a rule must be by their own definition."""
+    if isinstance(protocol, RandomBatch):
+        _check_schedule(protocol, findings)
+    if isinstance(protocol, LabelDependent):
+        if bool(protocol.overall) != bool(protocol.strengths):
+            findings.add((), "`overall` and `strengths` need each other")
+        if not protocol.overall and not protocol.settings:
+            findings.add((), "nothing is asked for: give `overall` and `strengths`, or `settings`")
+
+
+def _check_schedule(protocol: RandomBatch, findings: Findings) -> None:
+    before: Step | None = None
+    for number, step in enumerate(protocol.schedule):
+        where = ("schedule", number)
+        if step.one + step.two > 1:
+            findings.add(where, f"the shares add up to {step.one + step.two:g}")
+        meant, given = min(step.rate, highest_rate(SCHEDULED)), (step.one + 2 * step.two) / SCHEDULED
+        if abs(meant - given) > _OFF:
+            findings.add(where, f"(one + 2 · two) / {SCHEDULED} is {given:.3f}, not {meant:.3f}")
+        if before and not (before.rate < step.rate and before.two <= step.two):
+            findings.add(where, "rates must rise, and the share of two with them")
+        before = step
 
 
 def load_protocols(given: Iterable[str]) -> tuple[Protocol, ...]:
@@ -123,22 +94,9 @@ def load_protocols(given: Iterable[str]) -> tuple[Protocol, ...]:
     return protocols
 
 
-@dataclass(frozen=True)
-class TableFacts:
-    """What a plan must know of a table: its name, its modalities with their dimensions in order, its task."""
-
-    name: str
-    dims: Mapping[str, int]
-    task: Task
-
-    @property
-    def modalities(self) -> Modalities:
-        return Modalities(tuple(self.dims))
-
-
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One number to measure. `combination` is None under random; `split`: `test`, or `all` rows of a target."""
+    """One number to measure. `combination`: None where rows differ; `split`: `test`, or `all` rows of a target."""
 
     protocol: str
     dataset: str
@@ -152,16 +110,6 @@ class Cell:
         return f"{self.protocol}/{self.dataset}/{self.split}: {where}{self.scenario}, {self.metric}"
 
 
-def rate_scenario(rate: float) -> str:
-    """`rate=0.3`."""
-    return f"rate={rate:g}"
-
-
-def normalisation_scenario(mode: str) -> str:
-    """`normalisation=source`."""
-    return f"normalisation={mode}"
-
-
 def plan(protocol: Protocol, source: TableFacts, target: TableFacts | None = None) -> tuple[Cell, ...]:
     """Every cell of a protocol for one model, in the order in which they are reported.
 
@@ -169,20 +117,17 @@ def plan(protocol: Protocol, source: TableFacts, target: TableFacts | None = Non
     an unknown combination, too many combinations.
     """
     metrics = _metrics(protocol, source.task)
-    places: list[tuple[str | None, str]]
+    scenarios = [scenario.name for scenario in scenarios_of(protocol, source)]
+    dataset, split = source.name, "test"
+    labels: list[str | None] = [None]
     if isinstance(protocol, Fixed):
-        dataset, split = source.name, "test"
-        places = [(label, "fixed") for label in _fixed_labels(protocol, source.modalities)]
-    elif isinstance(protocol, Random):
-        dataset, split = source.name, "test"
-        places = [(None, rate_scenario(rate)) for rate in protocol.rates]
-    else:
+        labels = list(_fixed_labels(protocol, source.modalities))
+    elif isinstance(protocol, CrossDataset):
         if target is None:
             raise BadInput(f"protocol {protocol.id} needs a second table", hint="name it with --target")
         dataset, split = target.name, "all"
-        common = Modalities(common_modalities(source, target))
-        modes = [normalisation_scenario(mode) for mode in protocol.normalisation]
-        places = [(label, mode) for mode in modes for label in _every_label(protocol, common)]
+        labels = list(_every_label(protocol, Modalities(common_modalities(source, target))))
+    places = [(label, scenario) for scenario in scenarios for label in labels]
     cells = tuple(Cell(protocol.id, dataset, split, *place, metric) for place in places for metric in metrics)
     twice = [cell for cell, times in Counter(cells).items() if times > 1]
     if twice:

@@ -10,43 +10,32 @@ from pathlib import Path
 import numpy as np
 
 from mcutune.domain.combination import Modalities, combination_index
-from mcutune.domain.missing import highest_rate
 from mcutune.domain.task import Task
 from mcutune.robustness.blocks import (
     Block,
     Dataset,
     Replicates,
     cross_block,
+    drawn_block,
+    drawn_stored,
     fixed_block,
-    random_block,
-    random_lookup,
-    random_stored,
+    masked_lookup,
     source_predictions,
 )
 from mcutune.robustness.cautions import warnings
 from mcutune.robustness.checks import Check
 from mcutune.robustness.effective import effective
 from mcutune.robustness.evidence import Array, read_manifest
+from mcutune.robustness.fingerprint import Classes, fingerprint
+from mcutune.robustness.kinds import KINDS, CrossDataset, Drawn, Fixed, LabelDependent, Masked, Noise, Protocol
+from mcutune.robustness.masks import classes_of
 from mcutune.robustness.measure import Entry, comparisons, curves, measured, metrics_of, transfers
 from mcutune.robustness.overall import overall
-from mcutune.robustness.protocol import (
-    KINDS,
-    Cell,
-    CrossDataset,
-    Fixed,
-    Protocol,
-    Random,
-    TableFacts,
-    common_modalities,
-    complete,
-    normalisation_scenario,
-    plan,
-    rate_scenario,
-)
+from mcutune.robustness.protocol import Cell, common_modalities, complete, plan
 from mcutune.robustness.published import matching
-from mcutune.robustness.scenarios import Pattern, fingerprint
+from mcutune.robustness.scenarios import Pattern, TableFacts, class_names, scenarios_of
 from mcutune.robustness.statistics import Resampling
-from mcutune.robustness.stored import Predicted, Store, asked_of, predictions_file
+from mcutune.robustness.stored import Predicted, Store, answers, asked_of, nothing_file, predictions_file
 from mcutune.robustness.summary import sentences
 
 SCHEMA = 2
@@ -109,10 +98,12 @@ class _Rebuilding:
         self.how = Resampling(**self.facts["resampling"])
         self.models: list[Entry] = self.facts["models"]
         self.protocols: list[Protocol] = [KINDS[one["kind"]].model_validate(one) for one in self.facts["protocols"]]
-        self.source = _table_facts(self.facts["data"])
-        self.target = _table_facts(self.facts["targets"][0]) if self.facts["targets"] else None
+        classes = tuple(self.facts["label_names"])
+        self.source = _table_facts(self.facts["data"], classes)
+        self.target = _table_facts(self.facts["targets"][0], classes) if self.facts["targets"] else None
         self.parts = _Parts()
         self._predictions: dict[int, tuple[Predicted, Replicates]] = {}
+        self._masks_of: dict[str, Array] = {}
 
     @cached_property
     def data(self) -> Dataset:
@@ -176,9 +167,7 @@ class _Rebuilding:
             self.parts.summaries += summaries + tails
             self.parts.indices += indices
             self.parts.contributions += contributions
-            if isinstance(protocol, Random):
-                capped = {pattern.scenario for pattern in patterns if pattern.capped}
-                self.parts.degradation += curves(block, values, metrics, capped)
+            self.parts.degradation += curves(block, values, metrics)
             if isinstance(protocol, CrossDataset):
                 within = self._within(block.model)
                 self.parts.cross_dataset += transfers(block, values, self.source.name, within)
@@ -207,33 +196,47 @@ class _Rebuilding:
     def _about(self, protocol: Protocol, data: Dataset, patterns: list[Pattern], cells: int) -> Entry:
         hashed = self.facts["targets"][0] if isinstance(protocol, CrossDataset) else self.facts["data"]
         notes = list(protocol.notes)
-        notes += [f"{p.scenario} is above (M − 1)/M = {_cap(data):.4f}, which was used." for p in patterns if p.capped]
+        capped = [one.scenario for one in patterns if one.scenario.capped]
+        notes += [f"{one.name} is above (M − 1)/M = {one.used:.4f}, which was used." for one in capped]
+        noise, classes = self.facts["noise"].get(protocol.id, []), self._classes(protocol)
         return {
             **{key: getattr(protocol, key) for key in ("id", "version", "kind", "title", "hash", "citation")},
             "notes": notes,
             "cells": cells,
-            "fingerprint": fingerprint(protocol, data.name, hashed["hash"], data.names, patterns),
+            "fingerprint": fingerprint(protocol, data.name, hashed["hash"], data.names, patterns, classes, noise),
         }
+
+    def _classes(self, protocol: Protocol) -> Classes | None:
+        """What the labels were cut into, fold by fold, where missing depends on them."""
+        if not isinstance(protocol, LabelDependent):
+            return None
+        rows, codes = self.data.rows, np.zeros(len(self.data.rows), dtype=np.int64)
+        for fold in range(len(rows.folds)):
+            codes[rows.fold == fold] = classes_of(protocol, rows.truth[rows.fold == fold])
+        return Classes(class_names(protocol, self.source), codes)
 
     def _patterns(self, protocol: Protocol, data: Dataset, cells: Sequence[Cell]) -> list[Pattern]:
         """What every scenario left of the measured rows."""
         presence = data.rows.presence
-        if isinstance(protocol, Random):
+        scenarios = scenarios_of(protocol, self.source)
+        if isinstance(protocol, Masked):
             masks = self._masks(protocol)
-            cap = highest_rate(len(data.names))
-            named = zip(protocol.rates, masks, strict=True)
-            return [Pattern(rate_scenario(rate), rate, rate > cap, mask & presence) for rate, mask in named]
+            return [Pattern(one, m & presence, ~m.any(axis=2)) for one, m in zip(scenarios, masks, strict=True)]
+        if isinstance(protocol, Noise):
+            return [Pattern(one, presence[None]) for one in scenarios]
+        labels = data.names.labels
         if isinstance(protocol, Fixed):
-            asked = asked_of(data.names, list(dict.fromkeys(str(cell.combination) for cell in cells)))
-            return [Pattern("fixed", None, False, presence[None] & asked[:, None])]
-        asked = asked_of(data.names, data.names.labels)
-        modes = [normalisation_scenario(mode) for mode in protocol.normalisation]
-        return [Pattern(mode, None, False, presence[None] & asked[:, None]) for mode in modes]
+            labels = tuple(dict.fromkeys(str(cell.combination) for cell in cells))
+        return [Pattern(one, presence[None] & asked_of(data.names, labels)[:, None]) for one in scenarios]
 
-    def _masks(self, protocol: Random) -> Array:
-        scenarios = [rate_scenario(rate) for rate in protocol.rates]
-        data = self.data
-        return self.store.masks(protocol.id, data.name, scenarios, protocol.masks, data.rows, data.names)
+    def _masks(self, protocol: Masked) -> Array:
+        if protocol.id not in self._masks_of:
+            scenarios = [one.name for one in scenarios_of(protocol, self.source)]
+            read = self.store.masks(
+                protocol.id, self.data.name, scenarios, protocol.masks, self.data.rows, self.data.names
+            )
+            self._masks_of[protocol.id] = read
+        return self._masks_of[protocol.id]
 
     def _block(self, protocol: Protocol, number: int, cells: Sequence[Cell], patterns: list[Pattern]) -> Block:
         model, seeds = self.models[number]["name"], _seeds(self.models[number])
@@ -243,20 +246,26 @@ class _Rebuilding:
             self._inspect(found, model, self.target_data, [f"{label}, {mode}" for label, mode in block.places])
             return block
         found, replicates = self._source_predictions(number)
-        stored = self.facts["combinations"]
         if isinstance(protocol, Fixed):
             planned = list(dict.fromkeys(str(cell.combination) for cell in cells))
-            return fixed_block(protocol, model, self.data, (found, replicates), stored, planned)
-        masks = self._masks(protocol)
-        if self.facts["attends"][number]:
-            file = predictions_file(number, self.data.name, protocol.id)
-            scenarios = [pattern.scenario for pattern in patterns]
-            own = random_stored(self.store, file, self.data, seeds, scenarios, masks)
-            self._inspect(own, model, self.data, scenarios)
-            values, valid = own.values, own.valid
+            return fixed_block(protocol, model, self.data, (found, replicates), self.facts["combinations"], planned)
+        values, valid = self._drawn(protocol, number, found, [one.scenario.name for one in patterns])
+        return drawn_block(protocol, model, self.data, replicates, values, valid, patterns)
+
+    def _drawn(self, protocol: Drawn, number: int, found: Predicted, scenarios: list[str]) -> tuple[Array, Array]:
+        """Predictions under what was drawn, and validity: looked up by combination where that decides them."""
+        data, model, seeds = self.data, self.models[number]["name"], _seeds(self.models[number])
+        if isinstance(protocol, Masked):
+            masks = self._masks(protocol)
+            if not self.facts["attends"][number]:
+                logits = self.store.nothing(nothing_file(number, data.name), data.rows.folds, seeds)
+                nothing = answers(logits, data.task)
+                return masked_lookup(found, masks, self.facts["combinations"], data, nothing)
         else:
-            values, valid = random_lookup(found, masks, stored, self.data.names)
-        return random_block(protocol, model, self.data, replicates, values, valid, patterns)
+            masks = np.ones((len(scenarios), protocol.masks, len(data.rows), len(data.names)), dtype=bool)
+        own = drawn_stored(self.store, predictions_file(number, data.name, protocol.id), data, seeds, scenarios, masks)
+        self._inspect(own, model, data, scenarios)
+        return own.values, own.valid
 
     def _source_predictions(self, number: int) -> tuple[Predicted, Replicates]:
         if number not in self._predictions:
@@ -326,16 +335,13 @@ class _Rebuilding:
         return matching(self.source.name, len(self.facts["label_names"]), list(self.source.dims), have)
 
 
-def _table_facts(facts: Entry) -> TableFacts:
-    return TableFacts(facts["table"], {one["name"]: one["dim"] for one in facts["modalities"]}, Task(facts["task"]))
+def _table_facts(facts: Entry, classes: tuple[str, ...]) -> TableFacts:
+    dims = {one["name"]: one["dim"] for one in facts["modalities"]}
+    return TableFacts(facts["table"], dims, Task(facts["task"]), classes)
 
 
 def _seeds(model: Entry) -> dict[str, tuple[int, ...]]:
     return {one["fold"]: tuple(c["seed"] for c in one["checkpoints"]) for one in model["winners"]}
-
-
-def _cap(data: Dataset) -> float:
-    return highest_rate(len(data.names))
 
 
 def _cell(one: Entry) -> Cell:
@@ -343,18 +349,19 @@ def _cell(one: Entry) -> Cell:
 
 
 def _excluded(protocol: Protocol, patterns: Sequence[Pattern], ids: Sequence[str]) -> list[Entry]:
-    """Rows that a scenario leaves with nothing, because they lack modalities by themselves."""
+    """Rows that a scenario leaves with nothing because they lack modalities by themselves."""
     found = []
     for pattern in patterns:
-        lost = np.flatnonzero((combination_index(pattern.presence) < 0).any(axis=0))
+        nothing = combination_index(pattern.presence) < 0
+        lost = np.flatnonzero((nothing if pattern.emptied is None else nothing & ~pattern.emptied).any(axis=0))
         if len(lost):
             found.append(
                 {
                     "protocol": protocol.id,
-                    "scenario": pattern.scenario,
+                    "scenario": pattern.scenario.name,
                     "rows": len(lost),
                     "reason": "nothing is left of what the row has"
-                    + ("" if isinstance(protocol, Random) else " in some combination"),
+                    + (" in some combination" if isinstance(protocol, (Fixed, CrossDataset)) else ""),
                     "examples": [ids[row] for row in lost[:_EXAMPLES]],
                 }
             )

@@ -23,8 +23,8 @@ from mcutune.robustness.cross import reading_table
 from mcutune.robustness.evidence import locked, write_manifest, writing
 from mcutune.robustness.job import Job, needed, prepare
 from mcutune.robustness.predict import Facts, Load, load_predictor, predict_source, predict_target, versions
-from mcutune.robustness.protocol import normalisation_scenario
 from mcutune.robustness.rebuild import Entry, rebuild
+from mcutune.robustness.scenarios import normalisation_scenario
 from mcutune.robustness.selection import Selection
 from mcutune.robustness.stored import Rows, write_presence, write_rows
 
@@ -59,11 +59,11 @@ def certify(
     folder = job.selection.folder / job.evidence()
     tick = _Ticker(progress, job)
     with locked(job.selection.opened), writing(folder) as beside:
+        log = _open_labels(job) if job.reads_labels else []
+        job = job.with_labels() if job.reads_labels else job
         facts = _predict(job, beside, tick, load)
         tick("measuring")
-        tables = [table.manifest.name for table in (job.table, job.target) if table is not None]
-        protocol_ids = [protocol.id for protocol in job.protocols]
-        log = openings.record(job.selection.opened, job.selection.given, tables, protocol_ids)
+        log = log or _open_labels(job)
         labels = _write_data(job, beside)
         write_manifest(beside, _manifest_facts(job, facts, log, labels, search))
     path = job.selection.folder / REPORT
@@ -79,6 +79,13 @@ def certify(
             f"the evaluator failed its check: {'; '.join(failed)}", hint="the report is written and says so"
         )
     return report
+
+
+def _open_labels(job: Job) -> list[Entry]:
+    """Record that labels of test rows are read from here on; all openings of the run."""
+    tables = [table.manifest.name for table in (job.table, job.target) if table is not None]
+    protocol_ids = [protocol.id for protocol in job.protocols]
+    return openings.record(job.selection.opened, job.selection.given, tables, protocol_ids)
 
 
 class _Ticker:
@@ -98,7 +105,7 @@ class _Ticker:
 def _predict(job: Job, folder: Path, tick: Callable[[str], None], load: Load) -> list[Facts]:
     kept, found = needed(job), []
     for number, model in enumerate(job.models):
-        found.append(predict_source(folder, number, model, job.table, job.splits, kept, job.masks, tick, load))
+        found.append(predict_source(folder, number, model, job.table, job.splits, kept, job.given, tick, load))
     if job.cross is not None and job.target is not None:
         scenarios = {normalisation_scenario(mode): mode for mode in job.cross.normalisation}
         for number, model in enumerate(job.models):
@@ -110,8 +117,8 @@ def _predict(job: Job, folder: Path, tick: Callable[[str], None], load: Load) ->
 def _write_data(job: Job, folder: Path) -> Entry | None:
     """Write masks and measured rows with their labels; how the target's labels were read, for the report."""
     names, table = job.table.modalities, job.table
-    for protocol, masks in job.masks.items():
-        tested = np.flatnonzero(masks[0].presence.any(axis=(0, 2)))
+    tested = np.flatnonzero(job.given.fold >= 0)
+    for protocol, masks in job.given.masks.items():
         drawn = [one.of_rows(tested) for one in masks]
         write_presence(folder, protocol, table.manifest.name, drawn, table.ids[tested], names)
     tests = [split.test[table.labelled[split.test]] for split in job.splits.values()]
@@ -172,11 +179,17 @@ def _manifest_facts(
         "targets": [] if job.target is None else [_target(job, job.target, facts[0].normalisation, labels)],
         "protocols": [protocol.model_dump(mode="json") for protocol in job.protocols],
         "checks": [check.to_json() for check in checks],
+        "noise": {key: source.digests(_tested_by_fold(job)) for key, source in job.given.noise.items()},
         "openings": {"count": len(log), "log": log},
         "search": search,
         "dpft": [one for of in facts[:1] for one in of.dpft],
         "warnings": _warnings(job, splits),
     }
+
+
+def _tested_by_fold(job: Job) -> dict[int, int]:
+    """Test rows of each measured fold, by the fold's code."""
+    return {int(job.given.fold[split.test[0]]): len(split.test) for split in job.splits.values()}
 
 
 def _model(model: Selection, facts: Facts, subject: bool) -> Entry:
@@ -224,6 +237,7 @@ def _warnings(job: Job, splits: list[Split]) -> list[str]:
         found.append(f"{shared} {job.table.manifest.group}s have rows in training and in test of the same fold.")
     if job.selection.run is not None and job.selection.given not in ("best", job.selection.run):
         found.append(f"{job.selection.name} was asked for by name; it is not the winner that the search chose.")
+    found += [f"Protocol {name} was not measured: {why}." for name, why in job.skipped]
     return found
 
 

@@ -6,7 +6,7 @@ Axes: N measured rows, M modalities, S replicates (seeds, or winners), C cells, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from mcutune.domain.combination import Modalities, combination_index, membership
 from mcutune.domain.task import Task
 from mcutune.errors import Damaged
 from mcutune.robustness.evidence import Array, Coded, ParquetFile, codes, positions, read_columns
-from mcutune.robustness.scenarios import Masks
+from mcutune.robustness.masks import Masks
 
 AS_TRAINED = "as trained"  # the scenario of predictions whose normalisation is the checkpoint's own
 
@@ -59,6 +59,11 @@ def presence_file(protocol: str, table: str) -> str:
 def predictions_file(number: int, table: str, protocol: str | None = None) -> str:
     """Of model `number` (0 is the subject); with a protocol, those made under its masks."""
     return f"predictions-{number}-{table}{f'-{protocol}' if protocol else ''}.parquet"
+
+
+def nothing_file(number: int, table: str) -> str:
+    """Of model `number`: its answers to rows of which nothing is present."""
+    return f"nothing-{number}-{table}.parquet"
 
 
 def write_rows(folder: Path, table: str, rows: Rows, names: Modalities) -> None:
@@ -122,6 +127,20 @@ class Store:
             presence,
         )
 
+    def nothing(self, name: str, folds: Sequence[str], seeds: Mapping[str, tuple[int, ...]]) -> Array:
+        """Logits [S, F, K] of each fold's winners where nothing is present. Raises Damaged where one is missing."""
+        content = self.table(name)
+        fold = positions(content, "fold", {one: f for f, one in enumerate(folds)}, name)
+        rank = {(f, seed): s for f, one in enumerate(folds) for s, seed in enumerate(seeds[one])}
+        seed = [rank.get(pair, -1) for pair in zip(fold.tolist(), content["seed"].to_pylist(), strict=True)]
+        shape = (len(next(iter(seeds.values()))), len(folds))
+        if not _once(shape, (np.array(seed), fold), name).all():
+            raise Damaged(f"{name} lacks a fold or seed", hint="run robustness again")
+        logits = logits_of(content)
+        result = np.empty((*shape, logits.shape[1]), dtype=logits.dtype)
+        result[np.array(seed), fold] = logits
+        return result
+
     def masks(
         self, protocol: str, table: str, scenarios: Sequence[str], count: int, rows: Rows, names: Modalities
     ) -> Array:
@@ -177,16 +196,26 @@ def read_predictions(
     row = np.array([rows.place.get(one, -1) for one in ids], dtype=np.int64)[index]
     kept = row >= 0
     row, replicate, cell = row[kept], replicate[kept], cell[kept]
-    names = [column for column in content.column_names if column.startswith("logit_")]
-    logits = np.stack([content[column].to_numpy() for column in names], axis=1)[kept]
+    logits = logits_of(content)[kept]
     shape = (replicates, cells, len(rows))
     valid = _once(shape, (replicate, cell, row), name)
-    best = logits.argmax(axis=1) if task is Task.CLASSIFICATION else logits[:, 0].astype(np.float64)
+    best = answers(logits, task)
     values = np.full(shape, -1, dtype=best.dtype)
     values[replicate, cell, row] = best
     parts = (*shape[:2], len(rows.folds))
     still = _still(logits, np.ravel_multi_index((replicate, cell, rows.fold[row]), parts), parts)
     return Predicted(values, valid, logits.size, bool(np.isfinite(logits).all()), still)
+
+
+def logits_of(content: pa.Table) -> Array:
+    """Logits [n, K] from columns logit_0 …."""
+    names = [column for column in content.column_names if column.startswith("logit_")]
+    return np.stack([content[column].to_numpy() for column in names], axis=1)
+
+
+def answers(logits: Array, task: Task) -> Array:
+    """Predictions [..] from logits [.., K]: class indices, or values."""
+    return logits.argmax(axis=-1) if task is Task.CLASSIFICATION else logits[..., 0].astype(np.float64)
 
 
 def _still(logits: Array, part: Array, shape: tuple[int, int, int]) -> tuple[tuple[int, int, int], ...]:

@@ -64,8 +64,9 @@ def _headline(report: Entry, mine: list[Entry]) -> tuple[Entry, str]:
     if fixed:
         best = _best(fixed)
         return best, f"With {best['combination']}"
-    if rates:
-        return rates[0], f"At {rates[0]['scenario']}"
+    if rates or not cross:
+        first = (rates or mine)[0]
+        return first, f"At {first['scenario']}"
     best = _best(cross)
     return best, f"On {best['dataset']}, another corpus, with {best['combination']}"
 
@@ -108,6 +109,11 @@ def _breaks(report: Entry, mine: list[Entry]) -> str:
     if len(rates) > 1:
         first, last = rates[0], rates[-1]
         return f"From {first['scenario']} to {last['scenario']} it goes from {value_text(first)} to {value_text(last)}."
+    if len(mine) > 1 and not fixed and mine[0]["combination"] is None:
+        worst = min(mine, key=_signed)
+        return (
+            f"It is weakest at {worst['scenario']} of {worst['protocol']}: {value_text(worst)}{_chance(report, worst)}."
+        )
     return "Where it breaks was not measured: there is one combination only."
 
 

@@ -18,9 +18,16 @@ _SUMMARIES = {
     "mean_incomplete": "mean of the {over} incomplete",
     "worst": "worst of {over}",
     "cvar": "mean of the worst quarter of {over}",
-    "area": "mean over the curve ({over} rates)",
+    "area": "mean over the curve ({over} points)",
 }
 _ALPHA = 0.05
+_WORDS = {
+    "rate": "missing rate {rest}",
+    "share": "block of {rest}",
+    "sigma": "σ {rest}",
+    "setting": "{rest}",
+    "normalisation": "{rest} normalisation",
+}
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,7 @@ def place_of(one: Entry, modalities: Sequence[str], scenarios: bool = True) -> P
     known = bool(parts) and set(parts) <= set(modalities)
     dots = "".join("●" if name in parts else "○" for name in modalities) if known else ""
     kind, _, rest = scenario.partition("=")
-    shown = {"rate": f"missing rate {rest}", "normalisation": f"{rest} normalisation"}.get(kind, scenario)
+    shown = _WORDS.get(kind, "{all}").format(rest=rest.replace("=", " "), all=scenario)
     return Place(parts, dots, shown if scenarios or not parts else "")
 
 
@@ -189,7 +196,7 @@ def heat(measured: Sequence[Entry], summaries: Sequence[Entry], modalities: Sequ
             for name, (w, b) in scales.items()
         ),
         _parts(rows, metrics.index(ranked), title(ranked), len(modalities)),
-        tuple(_summary(summaries, name, metrics) for name in dict.fromkeys(one["name"] for one in summaries)),
+        tuple(_summary(summaries, *of, metrics) for of in dict.fromkeys(map(_named, summaries))),
         len(places) - len(kept),
     )
 
@@ -301,13 +308,23 @@ def _parts(rows: Sequence[Row], ranked: int, metric: str, modalities: int) -> tu
     return tuple(parts)
 
 
+def _named(summary: Entry) -> tuple[str, str]:
+    return summary["name"], summary["scenario"]
+
+
+def series_words(summary: Entry) -> str:
+    """`, audio` where a summary is of one curve among several."""
+    return "" if summary["scenario"] in ("fixed", "all rates") else f", {summary['scenario']}"
+
+
 def _summary(
-    summaries: Sequence[Entry], name: str, metrics: Sequence[str]
+    summaries: Sequence[Entry], name: str, scenario: str, metrics: Sequence[str]
 ) -> tuple[str, tuple[tuple[str, str, str], ...]]:
     """Words, and for each metric the value, its interval and, for the worst, which place that is."""
-    of = {one["metric"]: one for one in summaries if one["name"] == name}
+    of = {one["metric"]: one for one in summaries if _named(one) == (name, scenario)}
     over = next(iter(of.values()))["over"]
     words = _SUMMARIES[name].format(over=over) if name in _SUMMARIES else f"{name}, over {over}"
+    words += series_words({"scenario": scenario})
     found = (of.get(metric) for metric in metrics)
     shown = ((number(one["value"]), bounds(one), one["which"] or "") if one else ("–", "", "") for one in found)
     return words, tuple(shown)

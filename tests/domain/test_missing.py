@@ -7,17 +7,19 @@ import pytest
 
 from mcutune.domain.combination import combination_index
 from mcutune.domain.missing import shares_at_rate
+from mcutune.robustness.kinds import Random
 from mcutune.robustness.protocol import load_protocol
-from mcutune.robustness.scenarios import random_masks
+from tests.robustness.test_scenarios import drawn
 
 
 @pytest.mark.parametrize("modalities", [1, 2, 3, 5])
 def test_masks_realise_these_shares(modalities: int) -> None:
     protocol = load_protocol("random")
-    for masks in random_masks(protocol, modalities, np.zeros(20_000, dtype=np.int64)):  # type: ignore[arg-type]
+    assert isinstance(protocol, Random)
+    for masks, rate in zip(drawn(20_000, modalities, protocol), protocol.rates, strict=True):
         index = combination_index(masks.presence).ravel()
         seen = np.bincount(index, minlength=2**modalities - 1) / len(index)
-        shares = shares_at_rate(masks.rate, modalities)
+        shares = shares_at_rate(rate, modalities)
         assert np.abs(seen - shares).max() < 0.005
         assert shares.sum() == pytest.approx(1)
 

@@ -68,22 +68,33 @@ def cross_value(
     return float(np.mean(found)), float(np.std(found, ddof=1))
 
 
-def random_value(folder: Path, table: str, model: int, scenario: str, metric: str) -> float:
-    """Each row looked up by the combination of its mask, one by one; mean over seeds and masks."""
+def random_value(
+    folder: Path, table: str, model: int, scenario: str, metric: str, protocol: str = "random"
+) -> float:  # fmt: skip
+    """Each row looked up by the combination of its mask, one by one; mean over seeds and masks. A row of which all was
+    taken away gets the answer to nothing of its fold."""
     rows = pd.read_parquet(folder / f"rows-{table}.parquet").astype({"id": str})
     names = [column.removeprefix("has.") for column in rows if column.startswith("has.")]
     truth = dict(zip(rows.id, rows.label, strict=True))
     has = {row["id"]: [row[f"has.{name}"] for name in names] for row in rows.to_dict("records")}
     stored = _predictions(folder / f"predictions-{model}-{table}.parquet", rows)
     lookup: dict[Any, Any] = {(r.id, r.seed, r.combination): r.predicted for r in stored.itertuples()}
-    masks = pd.read_parquet(folder / f"presence-random-{table}.parquet").astype({"id": str, "scenario": str})
+    nothing = (
+        pd.read_parquet(folder / f"nothing-{model}-{table}.parquet").astype({"fold": str}).set_index(["fold", "seed"])
+    )
+    fold_of = dict(zip(rows.id, rows.fold.astype(str), strict=True))
+    masks = pd.read_parquet(folder / f"presence-{protocol}-{table}.parquet").astype({"id": str, "scenario": str})
     values = []
     for _, mask in masks[masks.scenario == scenario].groupby("mask"):
         for seed in sorted(stored.seed.unique()):
             pairs = []
             for row in mask.to_dict("records"):
-                if row["id"] in truth and any(row[n] and h for n, h in zip(names, has[row["id"]], strict=True)):
-                    label = "+".join(name for name in names if row[name])
+                if row["id"] in truth and not any(row[n] for n in names):
+                    logits = nothing.loc[(fold_of[row["id"]], seed)].to_numpy()
+                    answer = logits.argmax() if len(logits) > 1 else float(logits[0])
+                    pairs.append((truth[row["id"]], answer))
+                elif row["id"] in truth and any(row[n] and h for n, h in zip(names, has[row["id"]], strict=True)):
+                    label = "+".join(n for n, h in zip(names, has[row["id"]], strict=True) if row[n])
                     pairs.append((truth[row["id"]], lookup[row["id"], seed, label]))
             values.append(metric_of(metric, *(np.array(column) for column in zip(*pairs, strict=True))))
     return float(np.mean(values))

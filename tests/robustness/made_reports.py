@@ -209,7 +209,8 @@ def _protocol(kind: str, title: str, names: Modalities, groups: int) -> Entry:
             "datasets": [
                 {"dataset": "wesad", "table_hash": HASH, "rows": 2340,
                  "scenarios": [
-                     {"scenario": one, "rate": None, "realised": 0.4, "capped": False, "histogram": histogram}
+                     {"scenario": one, "rate": None, "realised": 0.4, "capped": False, "histogram": histogram,
+                      "nothing": 0, "missing": dict.fromkeys(names.names, 0.4)}
                      for one in scenarios
                  ]}
             ],
@@ -251,7 +252,8 @@ def _degradation(
                  "value": one["value"], "low": one["low"], "high": one["high"]}
                 for rate, one in zip(RATES, mine, strict=True)
             ]  # fmt: skip
-            made.append({"protocol": "random", "dataset": "wesad", "metric": metric, "model": model, "points": points})
+            of = {"protocol": "random", "dataset": "wesad", "metric": metric, "model": model}
+            made.append({**of, "axis": "missing rate", "series": None, "points": points})
     return made
 
 

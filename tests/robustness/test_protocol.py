@@ -9,25 +9,37 @@ import pytest
 
 from mcutune.domain.task import Task
 from mcutune.errors import BadInput, CheckFailed, Problems
+from mcutune.robustness.job import ORDER
+from mcutune.robustness.kinds import KINDS, Protocol
 from mcutune.robustness.protocol import (
-    KINDS,
     Cell,
-    Protocol,
-    TableFacts,
     complete,
     from_document,
     load_protocol,
     load_protocols,
     plan,
 )
+from mcutune.robustness.scenarios import TableFacts
 from mcutune.shipped import shipped_folder, shipped_names
 from mcutune.strict_yaml import load
 
 SOURCE = TableFacts("iemocap", {"audio": 47, "text": 384, "context": 384}, Task.CLASSIFICATION)
 TARGET = TableFacts("msp", {"text": 384, "audio": 47, "video": 9}, Task.CLASSIFICATION)
 VALUES = TableFacts("mosi", {"audio": 5, "text": 7}, Task.REGRESSION)
+MOSEI = dataclasses.replace(VALUES, name="mosei")
 # What each shipped protocol measures: of 3 modalities and a target that shares 2, and of 2 modalities with values.
-CELLS = {"fixed": (7 * 3, 3 * 4), "random": (8 * 3, 8 * 4), "cross_dataset": (3 * 2 * 3, 3 * 2 * 4)}
+# Words: why it does not fit.
+CELLS: dict[str, tuple[int | str, int | str]] = {
+    "fixed": (7 * 3, 3 * 4),
+    "random": (8 * 3, 8 * 4),
+    "random_dialogue": (8 * 3, 8 * 4),
+    "random_batch": (8 * 3, "of 3 modalities, and mosi has 2"),
+    "imbalanced": ("has no modality 'video'", "has no modality 'video'"),
+    "gaps": ((1 + 5 * 4) * 3, (1 + 5 * 3) * 4),
+    "noise": ((1 + 5 * 4) * 3, (1 + 5 * 3) * 4),
+    "label_dependent": (6 * 3, 6 * 4),
+    "cross_dataset": (3 * 2 * 3, 3 * 2 * 4),
+}
 
 
 def read(text: str) -> Protocol:
@@ -35,13 +47,18 @@ def read(text: str) -> Protocol:
 
 
 def test_every_shipped_protocol_has_its_plan() -> None:
-    assert set(shipped_names("eval_protocols")) == set(CELLS) == set(KINDS)
-    for name, (classes, values) in CELLS.items():
+    assert set(shipped_names("eval_protocols")) == set(CELLS) == set(ORDER)
+    assert {load_protocol(name).kind for name in CELLS} == set(KINDS)
+    for name, expected in CELLS.items():
         protocol = load_protocol(name)
         assert protocol.id == name
-        cells = plan(protocol, SOURCE, TARGET)
-        assert (len(cells), len(set(cells))) == (classes, classes)
-        assert len(plan(protocol, VALUES, dataclasses.replace(VALUES, name="mosei"))) == values
+        for cells, table, target in zip(expected, (SOURCE, VALUES), (TARGET, MOSEI), strict=True):
+            if isinstance(cells, str):
+                with pytest.raises(BadInput, match=cells):
+                    plan(protocol, table, target)
+            else:
+                planned = plan(protocol, table, target)
+                assert (len(planned), len(set(planned))) == (cells, cells)
 
 
 def test_the_readme_names_every_file_and_key() -> None:
@@ -123,6 +140,68 @@ def test_protocols_are_found_as_files_and_each_id_once(tmp_path: Path) -> None:
         load_protocols([str(path), str(path)])
     with pytest.raises(BadInput, match="did you mean random"):
         load_protocol("randm")
+
+
+def kind(name: str, rest: str) -> Protocol:
+    return read(FIXED.replace("kind: fixed", f"kind: {name}") + rest + "masks: 1\nseed: 1\n")
+
+
+STEP = "{{rate: {0}, one: {0}, two: {0}}}"
+
+
+@pytest.mark.parametrize(
+    ("name", "rest", "said"),
+    [
+        ("random", "rates: [0.1]\nper: speaker\n", "per"),
+        ("random_batch", "batch: 4\nschedule: [{rate: 0.1, one: 0.2, two: 0.1}]\n", "is 0.133, not 0.100"),
+        ("random_batch", "batch: 4\nschedule: [{rate: 0.6, one: 0.8, two: 0.5}]\n", "add up to 1.3"),
+        (
+            "random_batch",
+            "batch: 4\nschedule: [{rate: 0.2, one: 0.2, two: 0.2}, {rate: 0.1, one: 0.1, two: 0.1}]\n",
+            "rise",
+        ),
+        ("gaps", "shares: [0.1, 0.1]\nmodalities: [all]\n", "0.1 is given 2 times"),
+        ("noise", "sigmas: [-1]\nmodalities: [all]\n", "sigmas"),
+        ("noise", "sigmas: [1]\nmodalities: [some]\n", "modalities"),
+        ("label_dependent", "overall: [0.1]\n", "need each other"),
+        ("label_dependent", "quantiles: 3\n", "nothing is asked for"),
+    ],
+)
+def test_drawn_protocols_are_read_strictly(name: str, rest: str, said: str) -> None:
+    with pytest.raises(Problems) as caught:
+        kind(name, rest)
+    assert said in str(caught.value)
+
+
+LONE = dataclasses.replace(SOURCE, longest_dialogue=1)
+NAMED = dataclasses.replace(SOURCE, classes=("sad", "angry"))
+ONE = TableFacts("one", {"audio": 5}, Task.CLASSIFICATION)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "table", "said"),
+    [
+        (load_protocol("random_dialogue"), LONE, "a mask a dialogue is a mask a row"),
+        (load_protocol("gaps"), LONE, "nothing between the first and the last"),
+        (load_protocol("label_dependent"), ONE, "overall rate of 0.2 is above"),
+        (kind("imbalanced", "settings: [{audio: 0.9, text: 0.9, context: 0.3}]\n"), SOURCE, "add up to 2.1"),
+        (kind("imbalanced", "settings: [{audio: 0.9, text: 0.9}]\n"), SOURCE, "no rate for context"),
+        (kind("imbalanced", "settings: [{audio: 0.9, language: 0.9}]\n"), SOURCE, "it has audio, text, context"),
+        (kind("label_dependent", "settings: {x: {happy: {text: 1}}}\n"), NAMED, "no class 'happy'"),
+        (kind("label_dependent", "settings: {x: {sad: {video: 1}}}\n"), NAMED, "no modality 'video'"),
+        (kind("label_dependent", "settings: {x: {sad: {text: 1, audio: 1, context: 1}}}\n"), NAMED, "add up to 3"),
+    ],
+)
+def test_drawn_protocols_that_do_not_fit_the_table_are_refused(
+    protocol: Protocol, table: TableFacts, said: str
+) -> None:  # fmt: skip
+    with pytest.raises(BadInput) as caught:
+        plan(protocol, table)
+    assert said in str(caught.value)
+
+
+def test_noise_on_one_modality_or_all_is_one_thing_where_there_is_one() -> None:
+    assert len({cell.scenario for cell in plan(load_protocol("noise"), ONE)}) == 6
 
 
 def test_the_hash_is_of_the_meaning() -> None:

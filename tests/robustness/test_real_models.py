@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mcutune.data.splits import split_of
 from mcutune.data.table import Table
 from mcutune.data.views import fold_data
 from mcutune.files import sha256_file, write_json
+from mcutune.model.predictor import load_predictor
+from mcutune.robustness.batches import batch_of
 from mcutune.robustness.rebuild import rebuild
 from mcutune.robustness.run import certify
 from mcutune.training.result import lane_files
@@ -67,26 +71,52 @@ def test_real_models_pass_every_check(tmp_path: Path, kind: str, gaps: float) ->
     assert report["provenance"]["versions"]["torch"]
 
 
-def test_rows_of_an_utterance_model_may_be_looked_up(tmp_path: Path) -> None:
-    """Under random masks, the stored predictions of a row's own combination are those under the masks themselves."""
+@pytest.mark.parametrize(("protocol", "scenario"), [("random", "rate=0.5"), ("gaps", "share=0.8, all")])
+def test_rows_of_an_utterance_model_may_be_looked_up(tmp_path: Path, protocol: str, scenario: str) -> None:
+    """Stored predictions of a row's own combination, or of nothing, are those under the masks themselves."""
     import pandas as pd
-
-    from mcutune.data.splits import split_of
-    from mcutune.model.predictor import load_predictor
-    from mcutune.robustness.batches import batch_of
 
     table = make_table(tmp_path, rows=200)
     train_run(tmp_path, table, SHAPES["utterance"], folds=("1",))
-    report = certify("best", ["random"], home=tmp_path)
+    report = certify("best", [protocol], home=tmp_path)
     folder = evidence(tmp_path, report)
-    masks = pd.read_parquet(folder / "presence-random-toy.parquet").astype({"id": str, "scenario": str})
+    masks = pd.read_parquet(folder / f"presence-{protocol}-toy.parquet").astype({"id": str, "scenario": str})
     rows = split_of(table, "1").test
     batch = batch_of(table, rows, table.labelled[rows])
     right = []
     for seed in range(2):
         model = load_predictor(tmp_path / "runs" / "run" / "checkpoints" / "1" / "0" / str(seed))
-        for _, mask in masks[masks.scenario == "rate=0.5"].groupby("mask"):
+        for _, mask in masks[masks.scenario == scenario].groupby("mask"):
             presence = mask.set_index("id").loc[table.ids[rows], ["audio", "text", "video"]].to_numpy()
             named = batch.under(model, presence).argmax(axis=1)[batch.measured]
             right.append(np.mean(named == table.labels(rows[batch.measured])))
-    assert measured(report, scenario="rate=0.5", metric="wa")["value"] == pytest.approx(np.mean(right), abs=1e-9)
+    assert measured(report, scenario=scenario, metric="wa")["value"] == pytest.approx(np.mean(right), abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", list(SHAPES))
+def test_noise_is_added_to_the_normalised_features(tmp_path: Path, kind: str) -> None:
+    """Where training rows normalise, σ noise on normalised features is σ · deviation · noise on raw ones."""
+    table = make_table(tmp_path, rows=120, gaps=0.2)
+    train_run(tmp_path, table, SHAPES[kind], folds=("1",))
+    rows = split_of(table, "1").test
+    batch = batch_of(table, rows, table.labelled[rows])
+    model = load_predictor(tmp_path / "runs" / "run" / "checkpoints" / "1" / "0" / "0")
+    random = np.random.default_rng(0)
+    noise = {"text": random.standard_normal(batch.features["text"].shape).astype(np.float32)}
+    raw = {**batch.features, "text": batch.features["text"] + noise["text"] * model.normalisation.std["text"]}
+    noisy = batch.under(model, batch.presence, noise)
+    assert noisy == pytest.approx(dataclasses.replace(batch, features=raw).under(model, batch.presence), abs=1e-3)
+    quiet = batch.under(model, batch.presence)
+    assert np.abs(noisy - quiet).max() > 0.05
+    alone = np.zeros_like(batch.presence)
+    alone[:, 0] = True
+    assert (batch.under(model, alone, noise) == batch.under(model, alone)).all()  # absent: not disturbed
+
+
+def test_every_protocol_of_a_model_that_attends(tmp_path: Path) -> None:
+    table = make_table(tmp_path, gaps=0.2, rows=120)
+    train_run(tmp_path, table, SHAPES["dialogue"], folds=("1",))
+    report = certify("best", ["all"], home=tmp_path)
+    assert [check for check in report["checks"] if not check["passed"]] == []
+    assert len(report["protocols"]) == 8
+    assert rebuild(evidence(tmp_path, report)) == report

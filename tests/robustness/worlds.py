@@ -104,7 +104,8 @@ class FakeModel:
         centre = centre + noise.standard_normal(centre.shape) * self.configuration["noise"]
         return x @ centre.T * STRENGTH[modality] - 0.5 * (centre**2).sum(axis=1) * STRENGTH[modality] ** 2
 
-    def with_presence(self, features, presence, dialogue, order, group, *, normalisation=None):  # type: ignore[no-untyped-def]
+    def with_presence(self, features, presence, dialogue, order, group, *, normalisation=None, noise=None):  # type: ignore[no-untyped-def]
+        features = {name: values + (noise or {}).get(name, 0) for name, values in features.items()}
         total = 0.0
         for m, name in enumerate(self.modalities.names):
             scores = self._scores(features, name, np.asarray(group), normalisation)
