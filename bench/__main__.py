@@ -23,6 +23,7 @@ GROUPS: tuple[str, ...] = (
     "rungs",
     "whole_search",
     "scale",
+    "robustness",
 )
 
 

@@ -22,7 +22,7 @@ class Oracle(FakeModel):
 
     options: planted.PlantedOptions
 
-    def with_presence(self, features, presence, dialogue, order, group, *, normalisation=None):  # type: ignore[no-untyped-def]
+    def with_presence(self, features, presence, dialogue, order, group, *, normalisation=None, noise=None):  # type: ignore[no-untyped-def]
         mixing = planted._mixing(self.options)
         codes = [features[name] @ mix for name, mix in zip(self.modalities.names, mixing, strict=True)]
         result = np.zeros((len(dialogue), self.classes), dtype=np.float32)
