@@ -19,7 +19,7 @@ help:
 # One pip call, so that constraints.txt decides which torch comes.
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,check]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,check,export]'
 	touch $@
 
 install: $(VENV)/.installed

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mcutune import __version__
-from mcutune.cli import compare, data, diff, doctor, report, robustness, search, status, stop, study
+from mcutune.cli import compare, data, diff, doctor, export, report, robustness, search, status, stop, study
 from mcutune.cli.failures import ending_signals, guarded
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command("robustness", short_help="Measure the best models with modalities mi
 app.command("compare", short_help="Train what the winners of a run are compared with.")(compare.compare)
 app.command("report", short_help="Show the robustness report of a run again.")(report.report)
 app.command("diff", short_help="Compare two reports, paired on the same rows.")(diff.diff)
+app.command("export", short_help="Write a model into a folder for use elsewhere.")(export.export)
 app.add_typer(data.app, name="data")
 app.add_typer(study.app, name="study")
 app.command("doctor", short_help="Check this installation, this home, its runs.")(doctor.doctor)

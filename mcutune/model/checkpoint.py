@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,22 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a checkpoint folder", hint=f"it holds {WEIGHTS} and {FACTS}")
-    facts = read_json(folder / FACTS)
+    facts = _checked(read_json(folder / FACTS), folder)
+    return _tensors(folder, WEIGHTS, facts), facts
+
+
+def unpacked(files: Mapping[str, bytes], name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts of a checkpoint's files; `name`: what to call the checkpoint. Raises as `read`."""
+    try:
+        parsed = json.loads(files[FACTS])
+    except (ValueError, RecursionError):
+        raise Damaged(f"{FACTS} of {name} is not valid JSON", hint="it was written whole; restore it") from None
+    facts = _checked(parsed, Path(name))
+    return _verified(files[WEIGHTS], Path(name) / WEIGHTS, facts), facts
+
+
+def _checked(facts: Any, folder: Path) -> dict[str, Any]:
+    """What checkpoint.json holds. Raises BadInput for another schema, Damaged."""
     if isinstance(facts, dict) and facts.get("schema") == 1:
         raise BadInput(
             f"{folder} is a checkpoint of schema 1, this version reads schema {SCHEMA}",
@@ -62,7 +77,7 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     lacking = [key for key in _NEEDED if key not in facts]
     if lacking:
         raise Damaged(f"{folder / FACTS} lacks {', '.join(lacking)}")
-    return _tensors(folder, WEIGHTS, facts), facts
+    return facts
 
 
 def read_epochs(folder: Path, facts: dict[str, Any]) -> list[dict[str, Tensor]]:
@@ -82,10 +97,13 @@ def read_epochs(folder: Path, facts: dict[str, Any]) -> list[dict[str, Tensor]]:
 
 
 def _tensors(folder: Path, name: str, facts: dict[str, Any]) -> dict[str, Tensor]:
-    content = read_bytes(folder / name, limit=_FILE_LIMIT)
-    if sha256(content) != facts["sha256"].get(name):
-        raise Damaged(f"{folder / name} is not the file that {FACTS} names", hint="its SHA-256 differs")
-    return parse_tensors(content, folder / name)
+    return _verified(read_bytes(folder / name, limit=_FILE_LIMIT), folder / name, facts)
+
+
+def _verified(content: bytes, path: Path, facts: dict[str, Any]) -> dict[str, Tensor]:
+    if sha256(content) != facts["sha256"].get(path.name):
+        raise Damaged(f"{path} is not the file that {FACTS} names", hint="its SHA-256 differs")
+    return parse_tensors(content, path)
 
 
 def parse_tensors(content: bytes, path: Path) -> dict[str, Tensor]:

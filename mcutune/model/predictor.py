@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from mcutune.data.normalise import Normalisation, apply
 from mcutune.domain.combination import Modalities, combination_index, membership
 from mcutune.domain.task import Task
 from mcutune.errors import BadInput, Damaged
-from mcutune.model.checkpoint import EPOCHS, FACTS, WEIGHTS, expect, read, read_epochs
+from mcutune.model.checkpoint import EPOCHS, FACTS, WEIGHTS, expect, read, read_epochs, unpacked
 from mcutune.model.encoder import encode, make_encoder
 from mcutune.model.frozen import FrozenNetwork
 from mcutune.model.lanes import Lanes
@@ -33,7 +34,15 @@ def load_predictor(folder: Path) -> Predictor:
 
     Raises BadInput where there is none, Damaged where hash, names or shapes are not as written.
     """
-    tensors, facts = read(folder)
+    return _made(*read(folder), folder)
+
+
+def predictor_of(files: Mapping[str, bytes], name: str) -> Predictor:
+    """The predictor of a checkpoint's files; `name`: what to call the checkpoint. Raises as `load_predictor`."""
+    return _made(*unpacked(files, name), Path(name))
+
+
+def _made(tensors: dict[str, Tensor], facts: dict[str, Any], folder: Path) -> Predictor:
     try:
         return Predictor(tensors, facts, folder)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -56,40 +65,40 @@ class Predictor:
         self.label_names = tuple(facts["label_names"] or ())
         self.classes = len(self.label_names) if self.task is Task.CLASSIFICATION else 1
         self.normalisation = Normalisation.from_json(facts["normalisation"])
-        self._settings = settings(self.configuration)
-        self._lanes = Lanes.of([self._settings], torch.device("cpu"))
+        self.settings = settings(self.configuration)
+        self.lanes = Lanes.of([self.settings], torch.device("cpu"))
         self._build(tensors, folder / WEIGHTS)
 
     def _build(self, tensors: dict[str, Tensor], path: Path) -> None:
-        c, device = self._settings, torch.device("cpu")
+        c, device = self.settings, torch.device("cpu")
         low = c.precision == "bfloat16"
-        self._network: FrozenNetwork | TrainedNetwork
-        self._encoders = []
+        self.network: FrozenNetwork | TrainedNetwork
+        self.encoders = []
         if c.encoder == "frozen":
-            self._network = FrozenNetwork(
+            self.network = FrozenNetwork(
                 self.dims, self.classes, c.encoder_width, c.rank, low_precision=low, device=device
             )
-            self._encoders = [make_encoder(c, dim).eval() for dim in self.dims]
+            self.encoders = [make_encoder(c, dim).eval() for dim in self.dims]
         else:
-            self._network = TrainedNetwork(
+            self.network = TrainedNetwork(
                 self.dims, self.classes, c.width, c.depth, c.heads, c.rank, low_precision=low, device=device
             )
-        shapes = {p.name: p.shape for p in self._network.layout.parameters}
+        shapes = {p.name: p.shape for p in self.network.layout.parameters}
         states = {
             f"encoder.{name}.{key}": tuple(value.shape)
-            for name, encoder in zip(self.modalities.names, self._encoders, strict=False)
+            for name, encoder in zip(self.modalities.names, self.encoders, strict=False)
             for key, value in encoder.state_dict().items()
         }
         expect(tensors, {**shapes, **states}, path)
-        for name, encoder in zip(self.modalities.names, self._encoders, strict=False):
+        for name, encoder in zip(self.modalities.names, self.encoders, strict=False):
             prefix = f"encoder.{name}."
             encoder.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-        self._params = {name: tensors[name][None] for name in shapes}
+        self.params = {name: tensors[name][None] for name in shapes}
 
     @property
     def attends(self) -> bool:
         """Whether a row's prediction depends on the presence of other rows of its dialogue."""
-        return bool(self._settings.encoder == "trained" or self._settings.encoder_kind == "dialogue")
+        return bool(self.settings.encoder == "trained" or self.settings.encoder_kind == "dialogue")
 
     def epochs(self) -> list[Predictor]:
         """The same model after each epoch of its training, first to last.
@@ -99,10 +108,10 @@ class Predictor:
         found = []
         for tensors in read_epochs(self._folder, self.info):
             expect(
-                tensors, {name: tuple(value.shape[1:]) for name, value in self._params.items()}, self._folder / EPOCHS
+                tensors, {name: tuple(value.shape[1:]) for name, value in self.params.items()}, self._folder / EPOCHS
             )
             one = copy(self)
-            one._params = {name: tensors[name][None] for name in self._params}
+            one.params = {name: tensors[name][None] for name in self.params}
             found.append(one)
         return found
 
@@ -141,9 +150,9 @@ class Predictor:
         return result
 
     def _nothing(self) -> Array:
-        if self._settings.encoder == "frozen":
-            return self._params["common.bias"][0].numpy()
-        return self._params["head.bias"][0].numpy()
+        if self.settings.encoder == "frozen":
+            return self.params["common.bias"][0].numpy()
+        return self.params["head.bias"][0].numpy()
 
     def _presence(self, features: dict[str, Array], presence: Array | None) -> Array:
         names = self.modalities.names
@@ -165,19 +174,17 @@ class Predictor:
     @torch.no_grad()
     def _all(self, inputs: list[Tensor], have: Tensor, dialogue: Array, order: Array) -> Array:
         blocks, dialogue_of = grouped(np.asarray(dialogue), np.asarray(order))
-        if isinstance(self._network, FrozenNetwork):
+        if isinstance(self.network, FrozenNetwork):
             encoded = []
-            for m, (encoder, x) in enumerate(zip(self._encoders, inputs, strict=True)):
+            for m, (encoder, x) in enumerate(zip(self.encoders, inputs, strict=True)):
                 encoded.append(encode(encoder, x, have[:, m], torch.from_numpy(blocks)))
             stacked = torch.stack(encoded)[None]
-            result = self._network.all_combinations(self._params, inputs, stacked, self._lanes, [1])[0]
+            result = self.network.all_combinations(self.params, inputs, stacked, self.lanes, [1])[0]
             return result.numpy()
         logits = torch.zeros(len(membership(len(self.dims))), len(have), self.classes)
         for first in range(0, len(blocks), _DIALOGUES_AT_ONCE):
             block = blocks[first : first + _DIALOGUES_AT_ONCE]
             rows = block[block >= 0]
             some, lists = of_rows(inputs, rows, have.numpy(), dialogue_of)
-            logits[:, torch.from_numpy(rows)] = self._network.all_combinations(self._params, some, lists, self._lanes)[
-                0
-            ]
+            logits[:, torch.from_numpy(rows)] = self.network.all_combinations(self.params, some, lists, self.lanes)[0]
         return logits.numpy()

@@ -42,13 +42,17 @@ def encoder_key(resident: Resident, configuration: Configuration, search_seed: i
 
 
 def train_encoder(
-    resident: Resident, configuration: Configuration, search_seed: int, seed: int, m: int
+    resident: Resident, configuration: Configuration, search_seed: int, seed: int, m: int, epochs: int | None = None
 ) -> dict[str, bytes]:
-    """Files of the cache entry: encoder.safetensors (weights), outputs.safetensors (R^m [N, W]), encoder.json."""
+    """Files of the cache entry: encoder.safetensors (weights), outputs.safetensors (R^m [N, W]), encoder.json.
+
+    epochs: train so many of the schedule's and keep the last, where no rows are held out to choose one by.
+    """
     name = resident.data.modalities[m]
-    encoder, reached = _train_one(resident, configuration, (search_seed, seed), m)
+    encoder, reached, epoch = _train_one(resident, configuration, (search_seed, seed), m, epochs)
     weights = {f"{name}.{key}": tensor.cpu().contiguous() for key, tensor in encoder.state_dict().items()}
-    facts = {"modality": name, "validation": reached, "metric": default_metric(resident.data.task).name}
+    metric = default_metric(resident.data.task).name
+    facts = {"modality": name, "validation": reached, "metric": metric, "epoch": epoch}
     return {
         "encoder.safetensors": save(weights),
         "outputs.safetensors": save({name: _outputs(encoder, resident, m).cpu()}),
@@ -71,8 +75,10 @@ def _outputs(encoder: Encoder, resident: Resident, m: int) -> Tensor:
     return encode(encoder, resident.inputs[m], resident.presence[:, m], dialogues)
 
 
-def _train_one(resident: Resident, c: Configuration, seeds: tuple[int, int], m: int) -> tuple[Encoder, float]:
-    """The encoder of modality m at its best validation epoch, and the default metric there."""
+def _train_one(
+    resident: Resident, c: Configuration, seeds: tuple[int, int], m: int, epochs: int | None
+) -> tuple[Encoder, float, int]:
+    """The encoder of modality m at its best validation epoch (or after `epochs`); the default metric there; which."""
     key = stream(*seeds, Place.ENCODER, m)
     device = resident.target.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -86,15 +92,16 @@ def _train_one(resident: Resident, c: Configuration, seeds: tuple[int, int], m: 
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, c.encoder_learning_rate, total_steps=c.encoder_epochs * _steps(resident, c, m) + 1
         )
-        best, best_state = -np.inf, encoder.state_dict()
-        for _ in range(c.encoder_epochs):
+        best, best_state, best_epoch = -np.inf, encoder.state_dict(), 0
+        for epoch in range(1, 1 + (c.encoder_epochs if epochs is None else epochs)):
             _one_epoch(resident, c, m, key, encoder, head, optimizer, schedule)
             value = _validation(resident, m, encoder, head)
-            if value > best:
-                best, best_state = value, {k: v.clone() for k, v in encoder.state_dict().items()}
+            if value > best or epochs is not None:
+                best, best_epoch = value, epoch
+                best_state = {k: v.clone() for k, v in encoder.state_dict().items()}
         encoder.load_state_dict(best_state)
     metric = default_metric(resident.data.task)
-    return encoder, metric.signed(float(best)) if np.isfinite(best) else 0.0
+    return encoder, metric.signed(float(best)) if np.isfinite(best) else 0.0, best_epoch
 
 
 def _rows_with(resident: Resident, rows: Any, m: int) -> Any:

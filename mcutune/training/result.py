@@ -15,13 +15,20 @@ from mcutune.training.lane import Lane
 from mcutune.training.pack import Pack
 
 
-def lane_files(lane: Lane, pack: Pack, encoders: Sequence[dict[str, bytes]]) -> dict[str, bytes]:
-    """The files of a lane's checkpoint; encoders: a stage-1 cache entry a modality, if any."""
+def lane_files(
+    lane: Lane, pack: Pack, encoders: Sequence[dict[str, bytes]], *, scored: bool = True
+) -> dict[str, bytes]:
+    """The files of a lane's checkpoint; encoders: a stage-1 cache entry a modality, if any.
+
+    scored: whether the validation scores say anything.
+    """
     assert lane.best is not None, "a lane that finished has measured an epoch"
     layout, rank = pack.program.layout, lane.configuration.rank
     tensors = layout.unpadded(lane.best.cpu(), rank)
     tensors |= {f"encoder.{name}": tensor for name, tensor in encoder_weights(encoders).items()}
     data, resident = pack.resident.data, pack.resident
+    labels = [pack.labels[c] for c in pack.start.combinations]
+    scores = dict(zip(labels, lane.best_scores, strict=True)) if scored else {}
     facts = {
         "configuration": lane.configuration.model_dump(mode="json"),
         "modalities": list(data.modalities),
@@ -39,7 +46,7 @@ def lane_files(lane: Lane, pack: Pack, encoders: Sequence[dict[str, bytes]]) -> 
         "search_seed": pack.start.search_seed,
         "best_epoch": lane.best_epoch,
         "metric": pack.metric.name,
-        "scores": dict(zip([pack.labels[c] for c in pack.start.combinations], lane.best_scores, strict=True)),
+        "scores": scores,
         "dpft": {"probabilities": lane.probabilities, "divergences": lane.divergences},
         "versions": {
             "mcutune": mcutune.__version__, "torch": torch.__version__, "numpy": np.__version__,

@@ -14,7 +14,7 @@ from mcutune.training.encoder_stage import encoder_outputs, train_encoder
 from mcutune.training.pack import Pack
 
 DIMS = (6, 5, 4)
-NAMES = ("a", "t", "v")
+NAMES = ("a", "t", "v", "g")
 
 
 def fold(rows=240, *, regression=False, gaps=False, dims=DIMS, seed=0):

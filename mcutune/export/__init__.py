@@ -1,0 +1,1 @@
+"""Models for use elsewhere: a folder that moves alone (weights, model card, ONNX), and predictions from it."""
