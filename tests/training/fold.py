@@ -14,13 +14,13 @@ from mcutune.training.encoder_stage import encoder_outputs, train_encoder
 from mcutune.training.pack import Pack
 
 DIMS = (6, 5, 4)
-NAMES = ("a", "t", "v", "g")
+NAMES = ("a", "t", "v")
 
 
 def fold(rows=240, *, regression=False, gaps=False, dims=DIMS, seed=0):
     """Rows in dialogues of 6; class means are apart in every modality."""
     random = np.random.default_rng(seed)
-    names = NAMES[: len(dims)]
+    names = (*NAMES, "g")[: len(dims)]
     labels = random.integers(0, 3, rows)
     features = {
         name: (random.normal(size=(rows, d)) + np.eye(3, d)[labels] * 2).astype(np.float32)
