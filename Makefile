@@ -12,7 +12,7 @@ help:
 	@echo "make test-long whole searches on Ray: kills, two nodes; minutes"
 	@echo "make check     lint, types and tests: what CI runs"
 	@echo "make bench     every figure beside its baseline, into bench/results/; an hour at most"
-	@echo "make coverage  simulate how often the intervals cover the truth"
+	@echo "make coverage  do intervals and tests keep what they promise: 10,000 simulated datasets; minutes"
 	@echo "make docs      write docs/cli.md from the commands"
 	@echo "make wheel     a wheel in dist/"
 
@@ -50,7 +50,7 @@ bench: install
 
 # How often the intervals cover: minutes to hours with --datasets.
 coverage: install
-	$(BIN)/python bench/coverage.py --out bench/results/coverage.json
+	$(BIN)/python -m bench coverage
 
 docs: install
 	$(BIN)/python -m mcutune.cli.reference docs/cli.md

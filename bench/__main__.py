@@ -24,6 +24,7 @@ GROUPS: tuple[str, ...] = (
     "whole_search",
     "scale",
     "robustness",
+    "coverage",
 )
 
 

@@ -1,35 +1,52 @@
 """Do the intervals and tests of a robustness report keep what they promise? Simulated datasets with a known truth.
 
-    python bench/coverage.py --datasets 1000 --out coverage.json
+    make coverage
 
 Groups are drawn from a population: their size, difficulty and class shares differ, so rows of a group resemble each
 other. The truth of a metric is its value on the whole population. Counted is how often the 95 % interval holds it, how
 often the paired test calls two equal models different at 5 %, and how often any of seven such tests does after Holm.
+All datasets of a size are worked on at once, by the functions of the product; tests/robustness/test_coverage.py holds
+them against one dataset at a time.
 """
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
+from multiprocessing import get_context
 
 import numpy as np
+from scipy import stats
 
+from bench.rows import Row
 from mcutune.domain.task import Task
-from mcutune.files import write_json
 from mcutune.robustness.evidence import Array
-from mcutune.robustness.paired import compare_sums, mean_over_replicates
-from mcutune.robustness.statistics import Resampling, Statistic, intervals
+from mcutune.robustness.paired import mean_over_replicates
+from mcutune.robustness.statistics import (
+    BOOTSTRAP_FROM,
+    Resampling,
+    Statistic,
+    bootstrap,
+    effective_groups,
+    expanded_tail,
+    holm,
+    jackknife_errors,
+    permutation_test,
+    t_bounds,
+)
 from mcutune.robustness.sums import FROM_SUMS, unit_sums
 
-GROUPS = (8, 10, 14, 20, 29, 30, 50, 100)
+GROUPS = (8, 10, 12, 20, 29, 30, 50, 100)
+TEST_GROUPS = (10, 30)
 CLASSES, VALUES = ("wa", "ua", "f1"), ("mae", "pearson", "acc2", "f1_nonzero")
 SCALES = {"mae": "positive", "pearson": "correlation"}
-K = 4
+K, FAMILY = 4, 7
+_AT_ONCE = 40  # datasets
 _SHARES = np.array([0.4, 0.3, 0.2, 0.1])
 _BASE = np.array([0.8, 0.2, 0.5, -0.3])  # log odds of the right class
 _WRONG = np.array([[0, 0.5, 0.3, 0.2], [0.5, 0, 0.3, 0.2], [0.6, 0.3, 0, 0.1], [0.4, 0.4, 0.2, 0]])
@@ -73,125 +90,193 @@ def cell_shares(world: World, shares: Array, difficulty: Array) -> Array:
     return shares[:, :, None] * cells
 
 
-def class_sums(world: World, groups: int, random: np.random.Generator) -> tuple[Array, Array]:
-    """Confusion sums [G, 1, 1, K·K] of one dataset, and its rows a group."""
-    rows, shares, difficulty = draw_groups(world, groups, random)
-    cells = cell_shares(world, shares, difficulty).reshape(groups, -1)
+def class_sums(world: World, groups: int, datasets: int, random: np.random.Generator) -> tuple[Array, Array]:
+    """Confusion sums [G, 1, datasets, K·K], and rows a group [G, datasets]."""
+    rows, shares, difficulty = draw_groups(world, groups * datasets, random)
+    cells = cell_shares(world, shares, difficulty).reshape(len(rows), -1)
     sums = random.multinomial(rows, cells / cells.sum(axis=1, keepdims=True)).astype(np.float64)
-    return sums[:, None, None], rows
+    return sums.reshape(groups, 1, datasets, -1), rows.reshape(groups, datasets)
 
 
-def value_sums(world: World, groups: int, random: np.random.Generator) -> tuple[Array, Array]:
-    """Sums [G, 1, 1, A] of one dataset of values, and its rows a group: noise and offset of predictions by group."""
-    rows, _, difficulty = draw_groups(world, groups, random)
-    unit = np.repeat(np.arange(groups), rows)
-    mood = 0.5 * random.standard_normal(groups)
+def value_sums(world: World, groups: int, datasets: int, random: np.random.Generator) -> tuple[Array, Array]:
+    """Sums [G, 1, datasets, A] of values, and rows a group: noise and offset of predictions differ by group."""
+    rows, _, difficulty = draw_groups(world, groups * datasets, random)
+    unit = np.repeat(np.arange(len(rows)), rows)
+    mood = 0.5 * random.standard_normal(len(rows))
     truth = np.where(random.random(len(unit)) < 0.1, 0, random.normal(mood[unit], 1))
     noise = np.exp(0.3 * difficulty)[unit] * random.standard_normal(len(unit))
     predicted = 0.7 * truth + 0.3 * mood[unit] + noise
-    return unit_sums(predicted[None, None], truth, unit, groups, Task.REGRESSION, 1), rows
+    sums = unit_sums(predicted[None, None], truth, unit, len(rows), Task.REGRESSION, 1)
+    return sums.reshape(groups, 1, datasets, -1), rows.reshape(groups, datasets)
 
 
 @cache
 def truth_of(world: World, values: bool) -> dict[str, float]:
     """Every metric on a population of 200,000 groups, in ten parts."""
     random, draw = np.random.default_rng(1), value_sums if values else class_sums
-    totals = [draw(world, 20_000, random)[0].sum(axis=0)[0, 0] for _ in range(10)]
+    totals = [draw(world, 20_000, 1, random)[0].sum(axis=0)[0, 0] for _ in range(10)]
     return {
         metric: float(np.mean([FROM_SUMS[metric](one) for one in totals])) for metric in (VALUES if values else CLASSES)
     }
+
+
+def statistics_of(metrics: tuple[str, ...]) -> list[Statistic]:
+    return [Statistic(mean_over_replicates(m), SCALES.get(m, "fraction")) for m in metrics]
+
+
+def bounds_of_many(sums: Array, rows: Array, metrics: tuple[str, ...], how: Resampling) -> list[tuple[Array, Array]]:
+    """Bounds [datasets] of each metric from sums [G, 1, datasets, A]: those that `intervals` gives one by one.
+
+    All datasets share the resamples' weights, as any two datasets of a size do in the product.
+    """
+    found = statistics_of(metrics)
+    freedom = np.maximum(1.0, np.array([effective_groups(one) for one in rows.T]) - 1)
+    if len(sums) < BOOTSTRAP_FROM:
+        values = [statistic.function(sums.sum(axis=0)) for statistic in found]
+        errors = jackknife_errors(sums, found)
+        parts = zip(found, values, errors, strict=True)
+        return [t_bounds(value, error, one.scale, freedom, how.confidence) for one, value, error in parts]
+    tail = expanded_tail(len(sums), freedom, how.confidence)
+    drawn = bootstrap(sums, found, how.resamples, how.seed)
+    return [(_quantile(ordered, tail), _quantile(ordered, 1 - tail)) for one in drawn for ordered in [np.sort(one, 0)]]
+
+
+def _quantile(ordered: Array, share: Array) -> Array:
+    """Of each column of sorted values [B, D] the quantile `share` [D], with linear interpolation."""
+    at = share * (len(ordered) - 1)
+    below = np.floor(at).astype(np.int64)
+    above, column = np.minimum(below + 1, len(ordered) - 1), np.arange(ordered.shape[1])
+    low: Array = ordered[below, column]
+    return low + (at - below) * (ordered[above, column] - low)
 
 
 def coverage(world: World, groups: int, datasets: int, values: bool, how: Resampling) -> dict[str, float]:
     """How often the interval of each metric holds the truth."""
     random, draw = np.random.default_rng([7, groups, values]), value_sums if values else class_sums
     truth = truth_of(world, values)
-    statistics = [Statistic(mean_over_replicates(m), SCALES.get(m, "fraction")) for m in truth]
-    hits = np.zeros(len(truth))
-    for _ in range(datasets):
-        sums, rows = draw(world, groups, random)
-        found = intervals(sums, rows, statistics, how)
-        hits += [one.low[0] <= value <= one.high[0] for one, value in zip(found, truth.values(), strict=True)]
-    return dict(zip(truth, (hits / datasets).tolist(), strict=True))
+    hits = dict.fromkeys(truth, 0)
+    for start in range(0, datasets, _AT_ONCE):
+        sums, rows = draw(world, groups, min(_AT_ONCE, datasets - start), random)
+        for metric, (low, high) in zip(truth, bounds_of_many(sums, rows, tuple(truth), how), strict=True):
+            hits[metric] += int(((low <= truth[metric]) & (truth[metric] <= high)).sum())
+    return {metric: hit / datasets for metric, hit in hits.items()}
 
 
-def equal_models(
-    world: World, groups: int, cells: int, random: np.random.Generator
-) -> tuple[Array, Array]:  # fmt: skip
+def equal_models(world: World, groups: int, cells: int, random: np.random.Generator) -> tuple[Array, Array]:
     """Sums [G, 1, C, K·K] of two models that are equally good on the population, on the same rows.
 
     Each has its own luck with every group, and half of the rows are predicted alike by both.
     """
     rows, shares, difficulty = draw_groups(world, groups, random)
     both = np.zeros((2, groups, 1, cells, K * K))
+    cell = cell_shares(world, shares, difficulty).reshape(groups, -1)
+    cell /= cell.sum(axis=1, keepdims=True)
     for c in range(cells):
         alike = random.binomial(rows, 0.5)
-        cell = cell_shares(world, shares, difficulty).reshape(groups, -1)
-        common = random.multinomial(alike, cell / cell.sum(axis=1, keepdims=True))
+        common = random.multinomial(alike, cell)
         counts = random.multinomial(rows - alike, shares)  # truth of the other rows, the same for both models
         for model in range(2):
             luck = difficulty + 0.5 * random.standard_normal(groups)
             given = cell_shares(world, shares, luck) / shares[:, :, None]
-            other = [
-                random.multinomial(counts[:, k], given[:, k] / given[:, k].sum(axis=1, keepdims=True)) for k in range(K)
-            ]
-            both[model, :, 0, c] = common + np.stack(other, axis=1).reshape(groups, -1)
+            other = random.multinomial(counts, given / given.sum(axis=2, keepdims=True))
+            both[model, :, 0, c] = common + other.reshape(groups, -1)
     return both[0], both[1]
 
 
-def false_alarms(world: World, groups: int, datasets: int, how: Resampling, cells: int = 7) -> dict[str, float]:
-    """How often the paired test of one cell, and the family of all after Holm, call equal models different at 5 %."""
-    random = np.random.default_rng([11, groups])
-    single, family = np.zeros(len(CLASSES)), np.zeros(len(CLASSES))
-    for _ in range(datasets):
-        a, b = equal_models(world, groups, cells, random)
-        found = compare_sums(a, b, Task.CLASSIFICATION, CLASSES, how)
-        single += [found[metric][0].p <= 0.05 for metric in CLASSES]
-        family += [min(one.p_holm for one in found[metric]) <= 0.05 for metric in CLASSES]
-    named = {metric: float(rate) for metric, rate in zip(CLASSES, single / datasets, strict=True)}
-    return named | {f"{metric}, Holm": float(rate) for metric, rate in zip(CLASSES, family / datasets, strict=True)}
+def false_alarms(world: World, groups: int, datasets: int, how: Resampling, cells: int = FAMILY) -> dict[str, float]:
+    """How often a paired test, and the family of `cells` after Holm, call equal models different at 5 %."""
+    random = np.random.default_rng([11, groups, cells])
+    single, family = dict.fromkeys(CLASSES, 0), dict.fromkeys(CLASSES, 0)
+    for start in range(0, datasets, _AT_ONCE):
+        count = min(_AT_ONCE, datasets - start)
+        pairs = [equal_models(world, groups, cells, random) for _ in range(count)]
+        a, b = (np.concatenate(one, axis=2) for one in zip(*pairs, strict=True))
+        found, _ = permutation_test(a, b, statistics_of(CLASSES), seed=how.seed)
+        for metric, p in zip(CLASSES, found, strict=True):
+            single[metric] += int((p <= 0.05).sum())
+            family[metric] += sum(min(holm(one.tolist())) <= 0.05 for one in p.reshape(count, cells))
+    named = {metric: one / (datasets * cells) for metric, one in single.items()}
+    return named | {f"{metric}, Holm": one / datasets for metric, one in family.items()}
 
 
-def run(worlds: dict[str, World], groups: tuple[int, ...], datasets: int, tests: int) -> list[dict[str, Any]]:
-    """All figures, printed as they come."""
-    how, found = Resampling(), []
-    for name, world in worlds.items():
-        for count in groups:
-            start = time.perf_counter()
-            for kind, values in (("classes", False), ("values", True)):
-                rates = coverage(world, count, datasets, values, how)
-                found.append(
-                    {"world": name, "groups": count, "what": f"coverage, {kind}", "datasets": datasets, **rates}
-                )
-                _show(found[-1])
-            if tests:
-                alarms = false_alarms(world, count, tests, how)
-                found.append({"world": name, "groups": count, "what": "false alarms", "datasets": tests, **alarms})
-                _show(found[-1])
-            print(f"  {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
-    return found
+def upper_bound(rate: float, datasets: int) -> float:
+    """Exact one-sided upper 95 % bound of a rate (Clopper and Pearson)."""
+    return float(stats.beta.ppf(0.95, rate * datasets + 1, datasets - rate * datasets))
 
 
-def _show(one: dict[str, Any]) -> None:
-    rates = "  ".join(f"{key} {value:.3f}" for key, value in one.items() if isinstance(value, float))
-    print(f"{one['world']:30} {one['groups']:4} groups  {one['what']:18} {rates}", flush=True)
+@dataclass(frozen=True)
+class _Task:
+    """One size of one world: how many datasets, and whether intervals of values, of classes, or tests."""
+
+    what: str
+    world: str
+    groups: int
+    datasets: int
+
+    def __call__(self) -> list[Row]:
+        start = time.perf_counter()
+        rows = _WHAT[self.what](self)
+        print(
+            f"  {self.what}, {self.world}, {self.groups} groups: {time.perf_counter() - start:.0f} s", file=sys.stderr
+        )
+        return rows
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--datasets", type=int, default=1000, help="simulated datasets a figure (default 1,000)")
-    parser.add_argument("--tests", type=int, help="datasets for the paired tests (default: a fifth of --datasets)")
-    parser.add_argument("--groups", type=int, nargs="+", default=list(GROUPS))
-    parser.add_argument("--world", choices=list(WORLDS), action="append", help="may be repeated; by default all")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
-    options = parser.parse_args()
-    tests = options.datasets // 5 if options.tests is None else options.tests
-    worlds = {name: WORLDS[name] for name in options.world or WORLDS}
-    found = run(worlds, tuple(options.groups), options.datasets, tests)
-    if options.out:
-        write_json(options.out, {"schema": 1, "figures": found})
-    return 0
+def _coverage_rows(task: _Task) -> list[Row]:
+    values = task.what == "values"
+    rates = coverage(WORLDS[task.world], task.groups, task.datasets, values, Resampling())
+    low, high = (0.94, 0.96) if task.groups >= BOOTSTRAP_FROM else (0.93, 1.0)
+    goal = "94 to 96 %" if task.groups >= BOOTSTRAP_FROM else "≥ 93 %"
+    return [
+        _row(task, f"{metric} inside", rate, "" if values else goal, None if values else low <= rate <= high)
+        for metric, rate in rates.items()
+    ]
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _test_rows(task: _Task) -> list[Row]:
+    single = false_alarms(WORLDS[task.world], task.groups, task.datasets, Resampling(), cells=1)
+    some = max(1, task.datasets * 2 // 5)
+    family = false_alarms(WORLDS[task.world], task.groups, some, Resampling())
+    rows = []
+    for metric in CLASSES:
+        rate, among = single[metric], family[f"{metric}, Holm"]
+        bound = upper_bound(among, some)
+        rows.append(_row(task, f"{metric}, equal models told apart", rate, "4 to 6 %", 0.04 <= rate <= 0.06))
+        note = f"{some:,} datasets; upper 95 % bound {bound:.4f}"
+        rows.append(_row(task, f"{metric}, any of {FAMILY} after Holm", among, "bound ≤ 6 %", bound <= 0.06, note))
+    return rows
+
+
+_WHAT: dict[str, Callable[[_Task], list[Row]]] = {
+    "classes": _coverage_rows,
+    "values": _coverage_rows,
+    "tests": _test_rows,
+}
+
+
+def _row(task: _Task, name: str, rate: float, goal: str, met: bool | None, note: str = "") -> Row:
+    return Row(
+        "coverage", f"{task.world}, {task.groups} groups: {name}", rate, "of datasets", goal=goal, met=met,
+        note=note or f"{task.datasets:,} datasets",
+    )  # fmt: skip
+
+
+def measure(quick: bool) -> list[Row]:
+    """Every size of every world, on all cores."""
+    datasets = 200 if quick else 10_000
+    tasks = [_Task("tests", "speakers", groups, datasets) for groups in TEST_GROUPS]
+    tasks += [
+        _Task(what, world, groups, datasets if what == "classes" else datasets // 5)
+        for groups in sorted(GROUPS, reverse=True)
+        for world in WORLDS
+        for what in ("classes", "values")
+    ]
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"  # read by the workers when they start: a process a core
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        found = list(pool.map(_run, tasks))
+    return [row for rows in found for row in rows]
+
+
+def _run(task: _Task) -> list[Row]:
+    return task()

@@ -122,7 +122,7 @@ def _jackknife_error(left: Array) -> Array:
     return np.sqrt((groups - 1) / groups * np.where(known, (left - mean) ** 2, 0).sum(axis=0))
 
 
-def t_bounds(value: Array, error: Array, scale: str, freedom: float, confidence: float) -> tuple[Array, Array]:
+def t_bounds(value: Array, error: Array, scale: str, freedom: float | Array, confidence: float) -> tuple[Array, Array]:
     """Bounds by Student's t on the scale given; the standard error is carried there by the delta method."""
     t = stats.t.ppf(0.5 + confidence / 2, freedom)
     to, back, slope = _SCALES[scale]
@@ -145,10 +145,15 @@ def _bootstrap_bounds(
 ) -> list[tuple[Array, Array]]:
     """Percentiles, moved outward as far as Student's t and the bootstrap's bias ask (Hesterberg 2015, section 5.3)."""
     drawn = bootstrap(sums, statistics, how.resamples, how.seed)
-    groups = len(sums)
-    t = stats.t.ppf(0.5 + how.confidence / 2, freedom)
-    tail = float(stats.norm.cdf(-np.sqrt(groups / (groups - 1)) * t))
+    tail = float(expanded_tail(len(sums), freedom, how.confidence))
     return [tuple(np.nanquantile(values, [tail, 1 - tail], axis=0)) for values in drawn]
+
+
+def expanded_tail(groups: int, freedom: Any, confidence: float) -> Array:
+    """The share of resamples left out at either end, smaller than (1 − confidence) / 2; of `freedom` [..]."""
+    t = stats.t.ppf(0.5 + confidence / 2, freedom)
+    tail: Array = stats.norm.cdf(-np.sqrt(groups / (groups - 1)) * t)
+    return tail
 
 
 def bootstrap(sums: Array, statistics: Sequence[Statistic], resamples: int, seed: int) -> list[Array]:
