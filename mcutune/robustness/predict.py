@@ -25,6 +25,8 @@ from mcutune.robustness.masks import Masks
 from mcutune.robustness.noise import NoiseSource
 from mcutune.robustness.selection import Seed, Selection, Winner
 from mcutune.robustness.stored import AS_TRAINED, nothing_file, predictions_file
+from mcutune.robustness.validation import predictions_file as validation_file
+from mcutune.robustness.validation import validation_batch
 
 Load = Callable[[Path], Model]
 Step = Callable[[str], None]
@@ -102,6 +104,7 @@ def predict_source(
             key: stack.enter_context(ParquetFile(folder / predictions_file(number, name, key)))
             for key in (*given.masks, *given.noise)
         }
+        validation = stack.enter_context(ParquetFile(folder / validation_file(number, name)))
         for winner in selection.winners:
             split = splits[winner.fold]
             batch = batch_of(table, split.test, table.labelled[split.test])
@@ -109,7 +112,9 @@ def predict_source(
                 step(f"{selection.name}, fold {winner.fold}, seed {seed.seed}")
                 model = _loaded(load, seed, winner, selection, facts)
                 _belongs(model, seed, table, split)
-                _write(file, batch, model, needed, (winner.fold, seed.seed, AS_TRAINED), None)
+                of = (winner.fold, seed.seed, AS_TRAINED)
+                _write(file, batch, model, needed, of, None)
+                _write(validation, validation_batch(table, split, _mode(model)), model, needed, of, None)
                 if seed is winner.seeds[0]:
                     facts.probes.append(probe(model, batch, f"{selection.name}, fold {winner.fold}"))
                 _write_nothing(nothing, batch, model, winner.fold, seed.seed)
@@ -137,6 +142,11 @@ def predict_target(
                 for scenario, how in scenarios.items():
                     read, mode = (batch, None) if how == "source" else (batch.as_one_group(), _BY_GROUP)
                     _write(file, read, model, needed, (winner.fold, seed.seed, scenario), mode)
+
+
+def _mode(model: Model) -> Mode:
+    mode: Mode = model.info["normalisation"]["mode"]
+    return mode
 
 
 def _loaded(load: Load, seed: Seed, winner: Winner, selection: Selection, facts: Facts) -> Model:

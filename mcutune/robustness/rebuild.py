@@ -24,6 +24,7 @@ from mcutune.robustness.blocks import (
 )
 from mcutune.robustness.cautions import warnings
 from mcutune.robustness.checks import Check
+from mcutune.robustness.confidence import calibration
 from mcutune.robustness.effective import effective
 from mcutune.robustness.evidence import Array, read_manifest
 from mcutune.robustness.fingerprint import Classes, fingerprint
@@ -149,6 +150,7 @@ class _Rebuilding:
         }
         report["summary"] = sentences(report)
         report["warnings"] = warnings(report, facts["warnings"] + parts.notes)
+        report["calibration"] = self._calibration()
         report |= {"search": facts["search"], "dpft": facts["dpft"], "published": self._published()}
         return report
 
@@ -326,6 +328,13 @@ class _Rebuilding:
             "excluded": self.parts.excluded.get(data.name, []),
             **{key: facts[key] for key in ("test_features_normalise", "labels")},
         }
+
+    def _calibration(self) -> Entry:
+        """Of all models, under the combinations of the first fixed protocol."""
+        fixed = next((one["id"] for one in self.parts.protocols if one["kind"] == "fixed"), None)
+        labels = [m["combination"] for m in self.parts.measurements if m["protocol"] == fixed]
+        models = [(one["name"], _seeds(one)) for one in self.models]
+        return calibration(self.store, self.data, models, list(dict.fromkeys(labels)), self.how)
 
     def _published(self) -> list[Entry]:
         kinds = {protocol.id: protocol.kind for protocol in self.protocols}

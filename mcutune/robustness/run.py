@@ -27,6 +27,7 @@ from mcutune.robustness.rebuild import Entry, rebuild
 from mcutune.robustness.scenarios import normalisation_scenario
 from mcutune.robustness.selection import Selection
 from mcutune.robustness.stored import Rows, write_presence, write_rows
+from mcutune.robustness.validation import write_validation
 
 REPORT = "report.json"
 Progress = Callable[[int, int, str], None]
@@ -125,6 +126,7 @@ def _write_data(job: Job, folder: Path) -> Entry | None:
     fold = np.repeat(np.arange(len(tests)), [len(rows) for rows in tests])
     rows = np.concatenate(tests)
     write_rows(folder, table.manifest.name, _rows(table, rows, fold, tuple(job.splits), table.labels(rows)), names)
+    write_validation(folder, table, job.splits)
     return _write_target(job, folder, job.target) if job.target is not None else None
 
 
