@@ -4,8 +4,9 @@ What is fitted (one temperature a checkpoint, and a threshold of confidence a ch
 the validation rows of its fold, stored in the evidence; what is reported is measured on the test rows.
 
 ece: expected calibration error, Σ share · |accuracy − confidence| over 15 bins of equal mass (Nguyen, O’Connor 2015).
-It is above 0 even for a calibrated model, since bins are finite; ece_debiased takes off what the spread between groups
-adds (after Kumar, Liang and Ma 2019, arXiv:1909.10155). Temperature: Guo et al. 2017, arXiv:1706.04599.
+It is above 0 even for a calibrated model, since bins are finite; ece_debiased takes off a part of what chance adds, by
+the spread between groups (after Kumar, Liang and Ma 2019, arXiv:1909.10155). Temperature: Guo et al. 2017,
+arXiv:1706.04599.
 risk: share of wrong answers among those given; coverage: share of rows that get one.
 
 Axes: N rows, S seeds, C combinations, K classes, F folds, G groups, A components.

@@ -27,12 +27,19 @@ def jackknife_error(value: Value, group: np.ndarray) -> float:
     return float(((groups - 1) / groups * sum((x - mean) ** 2 for x in left)) ** 0.5)
 
 
-def swapped_p(value: Callable[[np.ndarray], float], a: np.ndarray, b: np.ndarray, group: np.ndarray) -> float:
-    """Exact p: predictions of every subset of groups swapped between the models, row by row."""
-    groups = int(group.max()) + 1
-    observed = abs(value(a) - value(b))
-    extreme = 0
+def swapped_p(
+    value: Callable[[np.ndarray, np.ndarray], float], a: np.ndarray, b: np.ndarray, group: np.ndarray
+) -> float:  # fmt: skip
+    """Exact p: predictions of every subset of groups swapped between the models, row by row; equal differences are
+    told apart by the sum of the groups' own. `value` of predictions and of the rows (a mask) that count."""
+    groups, every = int(group.max()) + 1, np.ones(len(group), dtype=bool)
+
+    def apart(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+        own = [value(x, group == g) - value(y, group == g) for g in range(groups)]
+        return round(abs(value(x, every) - value(y, every)), 9), round(abs(sum(np.nan_to_num(own))), 9)
+
+    observed, extreme = apart(a, b), 0
     for pattern in range(2**groups):
         swap = np.array([pattern >> g & 1 for g in group], dtype=bool)
-        extreme += abs(value(np.where(swap, b, a)) - value(np.where(swap, a, b))) >= observed - 1e-9
+        extreme += apart(np.where(swap, b, a), np.where(swap, a, b)) >= observed
     return extreme / 2**groups

@@ -231,7 +231,7 @@ def test_the_exact_permutation_test_equals_a_loop_over_all_swaps(metric: str) ->
     sums = [unit_sums(x, truth, group, 7, task, 4) for x in (a, b)]
     (p,), name = permutation_test(*sums, [Statistic(mean_over_replicates(metric))])
     assert name == EXACT
-    expected = swapped_p(lambda x: by_sklearn(metric, x, truth), a[0, 0], b[0, 0], group)
+    expected = swapped_p(lambda x, of: by_sklearn(metric, x[of], truth[of]), a[0, 0], b[0, 0], group)
     assert p[0] == pytest.approx(expected, abs=1e-12)
 
 
