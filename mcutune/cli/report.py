@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mcutune.cli.gates import HELP
 from mcutune.cli.options import Json, print_json
 
 if TYPE_CHECKING:
@@ -15,31 +16,50 @@ if TYPE_CHECKING:
 
 
 def report(
-    name: Annotated[str, typer.Argument(help="The run.")],
+    name: Annotated[str, typer.Argument(help="The run, or RUN:TRIAL where a trial was measured by itself.")],
+    gate: Annotated[str | None, typer.Option(help=HELP)] = None,
+    latex: Annotated[Path | None, typer.Option(help="Write tables for LaTeX (booktabs) into this file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write every measurement, one a line, into this file.")] = None,
     json: Json = False,
 ) -> None:
-    """Show the robustness report of a run as it was last made, and where its files are."""
-    from mcutune.cli.runs import run_folder
-    from mcutune.cli.screen import console
-    from mcutune.errors import BadInput
-    from mcutune.files import read_json
+    """Show the robustness report of a run as it was last made, and where its files are.
 
-    folder = run_folder(name) / "robustness"
-    path = folder / "report.json"
-    if not path.exists():
-        raise BadInput(f"run {name} has no robustness report yet", hint=f"mcutune robustness --ckpt {name} makes one")
-    content = read_json(path)
+    With --gate the verdict is also written beside the report as gate.json, and --json prints it instead of the report.
+    """
+    from mcutune.cli.gates import decide_and_write, end_with
+    from mcutune.cli.screen import console
+    from mcutune.files import home
+    from mcutune.robustness.gate import load_gate
+    from mcutune.robustness.reports import find_run_report, read_report
+
+    loaded = load_gate(gate) if gate is not None else None
+    path = find_run_report(name, home())
+    content = read_report(path)
+    verdict = decide_and_write(loaded, path) if loaded is not None else None
+    _write_tables(content, latex, csv)
     if json:
-        print_json(content)
+        print_json(content if verdict is None else verdict)
     else:
         _make_page(path)
-        show(content, folder, console())
+        show(content, path.parent, console(), verdict)
+    if verdict is not None:
+        end_with(verdict)
+
+
+def _write_tables(content: dict[str, Any], latex: Path | None, csv: Path | None) -> None:
+    from mcutune.files import write_bytes
+    from mcutune.robustness import written
+
+    for path, make in ((latex, written.latex), (csv, written.csv)):
+        if path is not None:
+            write_bytes(path, make(content).encode())
 
 
 def _make_page(report: Path) -> None:
-    """Write report.html where it is absent or older than report.json. Raises Damaged where that is no report."""
+    """Write report.html where it is absent or older than report.json or its gate. Raises Damaged for no report."""
     page = report.with_name("report.html")
-    if page.exists() and page.stat().st_mtime >= report.stat().st_mtime:
+    newest = max(path.stat().st_mtime for path in (report, report.with_name("gate.json")) if path.exists())
+    if page.exists() and page.stat().st_mtime >= newest:
         return
     from mcutune.robustness import html
 
@@ -47,8 +67,9 @@ def _make_page(report: Path) -> None:
         html.write(report)
 
 
-def show(content: Any, folder: Path, out: Console) -> None:
+def show(content: Any, folder: Path, out: Console, verdict: dict[str, Any] | None = None) -> None:
     """Print a report, and where its files are. Raises Damaged where the content is not a report."""
+    from mcutune.cli.render_gate import gate_view
     from mcutune.cli.render_report import report_view
     from mcutune.cli.screen import plain, say
     from mcutune.errors import Damaged
@@ -59,5 +80,7 @@ def show(content: Any, folder: Path, out: Console) -> None:
         path = folder / "report.json"
         raise Damaged(f"{path} is not a report", hint="mcutune robustness makes it anew") from None
     out.print(view)
+    if verdict is not None:
+        out.print(gate_view(verdict))
     page = folder / "report.html"
     say(out, plain(f"report: {page if page.exists() else folder / 'report.json'}"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mcutune.cli.gates import HELP
 from mcutune.cli.options import Json, print_json
 
 if TYPE_CHECKING:
@@ -27,22 +28,27 @@ def robustness(
     against: Annotated[
         list[str] | None, typer.Option(help="What to compare with, as for --ckpt; may be repeated. Else trial 0.")
     ] = None,
+    gate: Annotated[str | None, typer.Option(help=HELP)] = None,
     json: Json = False,
 ) -> None:
     """Measure a run's winners on the test part under protocols of missing modalities, and write the report.
 
-    This opens the labels of the test rows; the report says how often that has happened for the run.
+    This opens the labels of the test rows; the report says how often that has happened for the run. With --gate the
+    verdict is written beside the report as gate.json, and --json prints it instead of the report.
     """
     from mcutune.cli.failures import crashes_go_to
+    from mcutune.cli.gates import decide_and_write, end_with
     from mcutune.cli.report import show
     from mcutune.cli.screen import console, plain, say
     from mcutune.cli.searched import searched
     from mcutune.errors import CheckFailed
     from mcutune.files import home, read_json
     from mcutune.robustness import html
+    from mcutune.robustness.gate import load_gate
     from mcutune.robustness.run import certify
     from mcutune.robustness.selection import select
 
+    loaded = load_gate(gate) if gate is not None else None
     out = console(file=sys.stderr if json else None)
     chosen = select(ckpt, home())
     folder = home() / "runs" / chosen.run if chosen.run is not None else None
@@ -62,14 +68,18 @@ def robustness(
             if not (chosen.folder / "report.json").exists():
                 raise
             failed = error  # the report is there and says so: show it first
-    html.write(chosen.folder / "report.json")
-    report = read_json(chosen.folder / "report.json")
+    path = chosen.folder / "report.json"
+    verdict = decide_and_write(loaded, path) if loaded is not None else None
+    html.write(path)
+    report = read_json(path)
     if json:
-        print_json(report)
+        print_json(report if verdict is None else verdict)
     else:
-        show(report, chosen.folder, out)
+        show(report, chosen.folder, out, verdict)
     if failed is not None:
         raise failed
+    if verdict is not None:
+        end_with(verdict)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from mcutune.errors import Damaged
 from mcutune.files import read_json, write_bytes
 from mcutune.inert import inert
 from mcutune.robustness import shades
+from mcutune.robustness.gate import read_verdict
 from mcutune.robustness.page import drawings, page
 from mcutune.robustness.tables import gap, title
 
@@ -30,8 +31,10 @@ _TEMPLATE, _STYLE = "report.html.j2", "report.css"
 _TEMPLATES = (_TEMPLATE, "report_macros.html.j2", "report_overall.html.j2", "difference.html.j2")
 
 
-def render(report: dict[str, Any]) -> str:
+def render(report: dict[str, Any], verdict: dict[str, Any] | None = None) -> str:
     """The page of a report, the same text for the same report; under 2 MB, the weakest rows of long tables only.
+
+    `verdict`: of a gate (see gate.decide), shown near the top.
 
     Raises LookupError, TypeError, ValueError, AttributeError or jinja2.TemplateError for what is no report.
     """
@@ -39,17 +42,21 @@ def render(report: dict[str, Any]) -> str:
     made = ""
     drawn = drawings(report)
     for most in _ROWS:
-        made = template.render(page=page(report, drawn, most), style=Markup(css), policy=policy(css), most=most)
+        seen = page(report, drawn, most)
+        made = template.render(page=seen, verdict=verdict, style=Markup(css), policy=policy(css), most=most)
         if len(made.encode()) < LIMIT:
             break
     return made
 
 
 def write(report_json: Path) -> Path:
-    """Write report.html beside a report.json; its path. Raises BadInput or Damaged where that is no report."""
+    """Write report.html beside a report.json, with the verdict of a gate.json of this report; its path.
+
+    Raises BadInput or Damaged where that is no report.
+    """
     report = read_json(report_json)
     try:
-        made = render(report)
+        made = render(report, read_verdict(report_json))
     except (LookupError, TypeError, ValueError, AttributeError, StopIteration, TemplateError):
         raise Damaged(f"{report_json} is not a report", hint="mcutune robustness makes it anew") from None
     path = report_json.with_name(PAGE)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mcutune.data.hints import did_you_mean
 from mcutune.errors import BadInput, Damaged
-from mcutune.files import read_json
+from mcutune.files import checked_name, read_json
 from mcutune.inert import inert
 from mcutune.robustness.evidence import MANIFEST
 
@@ -58,21 +58,34 @@ def evidence_of(report: dict[str, Any], path: Path) -> Path:
     return path.parent / name
 
 
-def _place(given: str, home: Path) -> Path:
-    """A report.json, or an evidence folder."""
+def find_run_report(given: str, home: Path) -> Path:
+    """The report.json of NAME or NAME:TRIAL. Raises BadInput where there is no such run, or no report of it."""
     name, _, trial = given.partition(":")
     runs = home / "runs"
-    known = sorted(path.parents[1].name for path in runs.glob(f"[!.]*/robustness/{REPORT}"))
+    known = sorted(path.name for path in runs.glob("[!.]*") if path.is_dir())
+    if name not in known:
+        raise BadInput(f"there is no run {checked_name(name, 'run')} in {home}", hint=did_you_mean(name, known))
+    path = runs / name / "robustness" / (f"trial-{trial}" if trial else "") / REPORT
+    if not _RUN.fullmatch(given) or not path.is_file():
+        raise BadInput(
+            f"run {inert(given)} has no robustness report yet",
+            hint=f"mcutune robustness --ckpt {inert(given)} makes one",
+        )
+    return path
+
+
+def _place(given: str, home: Path) -> Path:
+    """A report.json, or an evidence folder."""
+    name = given.partition(":")[0]
+    runs = home / "runs"
     if any(path.name == name for path in runs.glob("[!.]*")):
-        path = runs / name / "robustness" / (f"trial-{trial}" if trial else "") / REPORT
-        if not _RUN.fullmatch(given) or not path.is_file():
-            raise BadInput(f"{given} has no robustness report yet", hint=f"mcutune robustness --ckpt {given} makes one")
-        return path
+        return find_run_report(given, home)
     for path in _candidates(given):
         if path.is_file():
             return path.parent if path.name == MANIFEST else path
-    hint = did_you_mean(name, known) or "a run, a folder with a report or its evidence, or a report.json"
-    raise BadInput(f"no report is found at '{inert(given, limit=120)}'", hint=hint)
+    known = sorted(path.parents[1].name for path in runs.glob(f"[!.]*/robustness/{REPORT}"))
+    hint = did_you_mean(name, known)
+    raise BadInput(f"no run, folder or file with a report is '{inert(given, limit=120)}'", hint=hint)
 
 
 def _candidates(given: str) -> list[Path]:

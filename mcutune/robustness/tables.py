@@ -13,7 +13,7 @@ Entry = dict[str, Any]
 
 _GROUPED_FROM = 16  # combinations: from here on a table is cut into one part a number of modalities
 _MARK = 120.0  # width of the drawing of an interval
-_SUMMARIES = {
+SUMMARIES = {
     "mean_all": "mean of all {over}",
     "mean_incomplete": "mean of the {over} incomplete",
     "worst": "worst of {over}",
@@ -323,7 +323,7 @@ def _summary(
     """Words, and for each metric the value, its interval and, for the worst, which place that is."""
     of = {one["metric"]: one for one in summaries if _named(one) == (name, scenario)}
     over = next(iter(of.values()))["over"]
-    words = _SUMMARIES[name].format(over=over) if name in _SUMMARIES else f"{name}, over {over}"
+    words = SUMMARIES[name].format(over=over) if name in SUMMARIES else f"{name}, over {over}"
     words += series_words({"scenario": scenario})
     found = (of.get(metric) for metric in metrics)
     shown = ((number(one["value"]), bounds(one), one["which"] or "") if one else ("–", "", "") for one in found)

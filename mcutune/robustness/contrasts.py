@@ -1,0 +1,152 @@
+"""Numbers of a report that a gate may ask for: measured ones, and contrasts from the stored predictions.
+
+A contrast is a drop from everything present, or a difference to another model, with an interval of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from mcutune.domain.task import METRICS
+from mcutune.robustness.blocks import Block
+from mcutune.robustness.evidence import Array
+from mcutune.robustness.measure import Entry, weighted_means
+from mcutune.robustness.paired import differences, mean_over_replicates, number
+from mcutune.robustness.rebuild import Stored, stored
+from mcutune.robustness.statistics import Interval, Resampling, Statistic, intervals
+
+NotThere = tuple[str, list[str]]  # a problem, and what would have been right
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a condition names: None where it does not say."""
+
+    protocol: str | None
+    metric: str
+    combination: str | None
+    scenario: str | None
+    summary: str | None
+    index: str | None
+
+
+class Contrasts:
+    """Looks numbers of the subject up in a report, or makes them from its evidence, which is read once if needed."""
+
+    def __init__(self, report: Entry, evidence: Path) -> None:
+        self.report, self.evidence = report, evidence
+        self.models = [str(one["name"]) for one in report["models"]]
+        self.subject = self.models[0]
+
+    @cached_property
+    def _stored(self) -> dict[str, Stored]:
+        return {one.entry["id"]: one for one in stored(self.evidence)[2]}
+
+    @property
+    def _how(self) -> Resampling:
+        return Resampling(**self.report["provenance"]["statistics"])
+
+    def find(self, place: Place) -> Entry | NotThere:
+        """The one measurement, summary or index that a place names."""
+        part, key = self._part(place)
+        mine = [one for one in self.report.get(part, []) if one["model"] == self.subject]
+        protocols = list(dict.fromkeys(str(one["protocol"]) for one in mine))
+        if place.protocol is not None and place.protocol not in protocols:
+            return f"nothing of that kind was measured under protocol {place.protocol!r}", protocols
+        mine = [one for one in mine if place.protocol in (None, one["protocol"])]
+        metrics = list(dict.fromkeys(str(one["metric"]) for one in mine))
+        if place.metric not in metrics:
+            return f"metric {place.metric!r} was not measured there", metrics
+        mine = [one for one in mine if one["metric"] == place.metric]
+        found = [one for one in mine if key(one)]
+        if not found:
+            return self._none_there(place, mine)
+        if len(found) > 1:
+            several = [f"protocol: {one['protocol']}, scenario: {one['scenario']}" for one in found]
+            return f"{len(found)} measurements are meant: name protocol or scenario", several
+        return found[0]
+
+    def _part(self, place: Place) -> tuple[str, Callable[[Entry], bool]]:
+        if place.summary is not None:
+            return "summaries", lambda one: one["name"] == place.summary
+        if place.index is not None:
+            return "indices", lambda one: one["name"] == place.index
+        wanted = _set(place.combination)
+        return (
+            "measurements",
+            lambda one: _set(one["combination"]) == wanted and place.scenario in (None, one["scenario"]),
+        )
+
+    def _none_there(self, place: Place, mine: Sequence[Entry]) -> NotThere:
+        if place.summary is not None or place.index is not None:
+            named = place.summary or place.index
+            return f"no such summary: {named!r}", list(dict.fromkeys(str(one["name"]) for one in mine))
+        named = ", ".join(part for part in (place.combination, place.scenario) if part)
+        key = "combination" if place.combination else "scenario"
+        return f"{named!r} was not measured", list(dict.fromkeys(str(one[key]) for one in mine if one[key]))
+
+    def drop(self, found: Entry) -> Entry | NotThere:
+        """What is lost against everything present, positive where something is lost."""
+        block = self._stored[found["protocol"]].blocks[0]
+        here, complete = self._weights(block, found), self._complete(block, found)
+        if here is None or complete is None:
+            return "no drop can be had: nothing was measured with everything present under that protocol", []
+        sign = METRICS[found["metric"]].signed(1.0)
+        function = _weighted(found["metric"], sign * (complete - here))
+        rows = block.group_rows
+        (interval,) = intervals(block.sums, rows.mean(axis=1), [Statistic(function)], self._how)
+        return _numbers(interval)
+
+    def against(self, found: Entry, model: str) -> Entry | NotThere:
+        """The subject's gain over another model of the report, positive where the subject is better."""
+        others = self.models[1:]
+        if model not in others:
+            return f"the report has no other model {model!r}", others or ["none: measure again with --against"]
+        blocks = self._stored[found["protocol"]].blocks
+        one, other = blocks[0], blocks[self.models.index(model)]
+        here = self._weights(one, found)
+        if here is None:
+            return f"no difference can be had in {found.get('name')!r}", ["a combination, a scenario or a mean"]
+        function = _weighted(found["metric"], METRICS[found["metric"]].signed(1.0) * here)
+        (interval,) = differences(one.sums, other.sums, one.data.task, {"gain": function}, self._how)
+        return _numbers(interval)
+
+    def _weights(self, block: Block, found: Entry) -> Array | None:
+        """Weights [C] over the cells of a block that make a measurement or a mean; None for other summaries."""
+        if "name" in found:
+            return next((weights for name, weights in weighted_means(block) if name == found["name"]), None)
+        return _at(block, found["combination"], found["scenario"])
+
+    def _complete(self, block: Block, found: Entry) -> Array | None:
+        if found.get("combination") or found["scenario"] == "fixed":
+            label = "+".join(block.data.names.names)
+            scenario = found["scenario"]
+            return _at(block, label, scenario)
+        return _at(block, None, "rate=0")
+
+
+def _at(block: Block, combination: str | None, scenario: str) -> Array | None:
+    if (combination, scenario) not in block.places:
+        return None
+    weights = np.zeros(len(block.places))
+    weights[block.places.index((combination, scenario))] = 1
+    return weights
+
+
+def _weighted(metric: str, weights: Array) -> Callable[[Array], Array]:
+    value = mean_over_replicates(metric)
+    return lambda sums: (value(sums) @ weights)[..., None]
+
+
+def _numbers(interval: Interval) -> Entry:
+    value, low, high = (number(part[0]) for part in (interval.value, interval.low, interval.high))
+    return {"value": value, "low": low, "high": high, "interval": interval.method[0]}
+
+
+def _set(label: str | None) -> frozenset[str] | None:
+    return None if label is None else frozenset(label.split("+"))
