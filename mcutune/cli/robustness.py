@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,9 @@ from mcutune.cli.options import Json, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from mcutune.errors import CheckFailed
+    from mcutune.robustness.gate import Loaded
 
 
 def robustness(
@@ -37,13 +41,10 @@ def robustness(
     verdict is written beside the report as gate.json, and --json prints it instead of the report.
     """
     from mcutune.cli.failures import crashes_go_to
-    from mcutune.cli.gates import decide_and_write, end_with
-    from mcutune.cli.report import show
     from mcutune.cli.screen import console, plain, say
     from mcutune.cli.searched import searched
     from mcutune.errors import CheckFailed
-    from mcutune.files import home, read_json
-    from mcutune.robustness import html
+    from mcutune.files import home
     from mcutune.robustness.gate import load_gate
     from mcutune.robustness.run import certify
     from mcutune.robustness.selection import select
@@ -68,14 +69,23 @@ def robustness(
             if not (chosen.folder / "report.json").exists():
                 raise
             failed = error  # the report is there and says so: show it first
-    path = chosen.folder / "report.json"
+    _tell(chosen.folder / "report.json", loaded, failed, out, json)
+
+
+def _tell(path: Path, loaded: Loaded | None, failed: CheckFailed | None, out: Console, json: bool) -> None:
+    """Write the page and the verdict, show them, and end as they say. Raises CheckFailed or Inconclusive."""
+    from mcutune.cli.gates import decide_and_write, end_with
+    from mcutune.cli.report import show
+    from mcutune.files import read_json
+    from mcutune.robustness import html
+
     verdict = decide_and_write(loaded, path) if loaded is not None else None
     html.write(path)
     report = read_json(path)
     if json:
         print_json(report if verdict is None else verdict)
     else:
-        show(report, chosen.folder, out, verdict)
+        show(report, path.parent, out, verdict)
     if failed is not None:
         raise failed
     if verdict is not None:
