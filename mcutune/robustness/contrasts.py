@@ -73,7 +73,7 @@ class Contrasts:
 
     def _part(self, place: Place) -> tuple[str, Callable[[Entry], bool]]:
         if place.summary is not None:
-            return "summaries", lambda one: one["name"] == place.summary
+            return "summaries", lambda one: one["name"] == place.summary and place.scenario in (None, one["scenario"])
         if place.index is not None:
             return "indices", lambda one: one["name"] == place.index
         wanted = _set(place.combination)
@@ -94,7 +94,9 @@ class Contrasts:
         """What is lost against everything present, positive where something is lost."""
         block = self._stored[found["protocol"]].blocks[0]
         here, complete = self._weights(block, found), self._complete(block, found)
-        if here is None or complete is None:
+        if here is None:
+            return f"no drop can be had in {found.get('name')!r}", ["a combination, a scenario or a mean"]
+        if complete is None:
             return "no drop can be had: nothing was measured with everything present under that protocol", []
         sign = METRICS[found["metric"]].signed(1.0)
         function = _weighted(found["metric"], sign * (complete - here))
@@ -119,15 +121,20 @@ class Contrasts:
     def _weights(self, block: Block, found: Entry) -> Array | None:
         """Weights [C] over the cells of a block that make a measurement or a mean; None for other summaries."""
         if "name" in found:
-            return next((weights for name, weights in weighted_means(block) if name == found["name"]), None)
+            key = found["name"], found["scenario"]
+            return next((one.weights for one in weighted_means(block) if (one.name, one.scenario) == key), None)
         return _at(block, found["combination"], found["scenario"])
 
     def _complete(self, block: Block, found: Entry) -> Array | None:
+        """Where everything is present: the complete combination of the scenario, or where the cell's curve begins."""
         if found.get("combination") or found["scenario"] == "fixed":
-            label = "+".join(block.data.names.names)
-            scenario = found["scenario"]
-            return _at(block, label, scenario)
-        return _at(block, None, "rate=0")
+            return _at(block, "+".join(block.data.names.names), found["scenario"])
+        for curve in block.curves:
+            inside = any(block.places[c][1] == found["scenario"] for c in curve.cells)
+            if inside or (curve.series or "all rates") == found["scenario"]:
+                start = next((c for c, asked in zip(curve.cells, curve.asked, strict=True) if asked == 0), None)
+                return None if start is None else _at(block, *block.places[start])
+        return None
 
 
 def _at(block: Block, combination: str | None, scenario: str) -> Array | None:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from mcutune.inert import inert
-from mcutune.robustness.tables import SUMMARIES, main_first, title
+from mcutune.robustness.tables import SUMMARIES, main_first, series_words, title
 
 Entry = dict[str, Any]
 
@@ -93,11 +93,12 @@ def _rows(measured: Sequence[Entry], models: Sequence[str]) -> Iterator[list[str
 
 
 def _means(summaries: Sequence[Entry], models: Sequence[str]) -> Iterator[list[str]]:
-    cells = {(one["name"], one["model"]): one for one in summaries}
-    for name in dict.fromkeys(one["name"] for one in summaries):
-        over = next(one["over"] for one in summaries if one["name"] == name)
+    cells = {(one["name"], one["scenario"], one["model"]): one for one in summaries}
+    for name, scenario in dict.fromkeys((one["name"], one["scenario"]) for one in summaries):
+        found = [cells.get((name, scenario, model)) for model in models]
+        over = next(one["over"] for one in found if one is not None)
         words = SUMMARIES[name].format(over=over) if name in SUMMARIES else name
-        yield [_escaped(words), *(_cell(cells.get((name, model))) for model in models)]
+        yield [_escaped(words + series_words({"scenario": scenario})), *map(_cell, found)]
 
 
 def _cell(one: Entry | None) -> str:
