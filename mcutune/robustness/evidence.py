@@ -35,7 +35,7 @@ Array = npt.NDArray[Any]
 Coded = tuple[Array, Sequence[str]]  # a text column: codes, and the names that they stand for
 
 MANIFEST = "manifest.json"
-SCHEMA = 1
+SCHEMA = 2
 
 
 class ParquetFile:

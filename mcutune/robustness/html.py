@@ -28,7 +28,9 @@ PAGE = "report.html"
 LIMIT = 2_000_000  # bytes of a page
 _ROWS = (1023, 255, 63, 15)  # of a table: as many as fit
 _TEMPLATE, _STYLE = "report.html.j2", "report.css"
-_TEMPLATES = (_TEMPLATE, "report_macros.html.j2", "report_overall.html.j2", "difference.html.j2")
+_TEMPLATES = (
+    _TEMPLATE, "report_macros.html.j2", "report_comparators.html.j2", "report_overall.html.j2", "difference.html.j2",
+)  # fmt: skip
 
 
 def render(report: dict[str, Any], verdict: dict[str, Any] | None = None) -> str:

@@ -16,6 +16,7 @@ from mcutune.domain.task import Task
 from mcutune.errors import BadInput
 from mcutune.files import canonical_json, sha256
 from mcutune.robustness.batches import Array
+from mcutune.robustness.compared import COMPARATORS, compared, takes_part
 from mcutune.robustness.cross import LabelReading, read_labels
 from mcutune.robustness.kinds import CrossDataset, LabelDependent, Masked, Noise, Protocol
 from mcutune.robustness.masks import Masks, UnderTest, draw_masks
@@ -52,11 +53,16 @@ class Job:
     given: Given
     reading: LabelReading | None
     how: Resampling
+    home: Path
     skipped: tuple[tuple[str, str], ...] = ()
 
     @property
     def cross(self) -> CrossDataset | None:
         return next((one for one in self.protocols if isinstance(one, CrossDataset)), None)
+
+    def protocols_of(self, model: Selection) -> list[Protocol]:
+        """Those under which a model is measured."""
+        return [one for one in self.protocols if takes_part(model.comparator, one.kind)]
 
     @property
     def common(self) -> tuple[str, ...]:
@@ -108,10 +114,12 @@ def prepare(
     facts = facts_of(table)
     cells = tuple(cell for one in loaded for cell in plan(one, facts, facts_of(other) if other else None))
     models = (chosen, *(_reference(one, chosen, home) for one in _references(chosen, against, home)))
+    if against is None and _of_run(chosen):
+        models += compared(str(chosen.run), home, COMPARATORS)
     splits = {winner.fold: split_of(table, winner.fold) for winner in chosen.winners}
     reading = _reading(loaded, table, other) if other is not None else None
     drawn = _given(loaded, table, facts, splits)
-    return Job(chosen, models, loaded, table, other, splits, cells, drawn, reading, Resampling(), skipped)
+    return Job(chosen, models, loaded, table, other, splits, cells, drawn, reading, Resampling(), home, skipped)
 
 
 def _protocols(
@@ -148,12 +156,19 @@ def facts_of(table: Table) -> TableFacts:
     return TableFacts(manifest.name, manifest.modalities, manifest.task, tuple(manifest.label_names or ()), longest)
 
 
+def _of_run(chosen: Selection) -> bool:
+    """Whether the winners of a run are measured, not a trial or checkpoint of it."""
+    return chosen.run is not None and chosen.given in ("best", chosen.run)
+
+
 def _references(chosen: Selection, against: Sequence[str] | None, home: Path) -> list[str]:
-    """What to compare with: as asked, else trial 0 of the run, unless it won everywhere or nothing was searched."""
+    """What to compare with: as asked, else trial 0 of the run, unless it won everywhere or nothing was searched.
+
+    What was trained beside the winners comes to these by itself.
+    """
     if against is not None:
         return list(against)
-    of_run = chosen.run is not None and chosen.given in ("best", chosen.run)
-    if not of_run or all(winner.trial == 0 for winner in chosen.winners):
+    if not _of_run(chosen) or all(winner.trial == 0 for winner in chosen.winners):
         return []
     zero = home / "runs" / str(chosen.run) / "checkpoints"
     return [f"{chosen.run}:0"] if all((zero / w.fold / "0").is_dir() for w in chosen.winners) else []

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mcutune.robustness.comparators_page import Comparators, comparators, is_comparator
 from mcutune.robustness.drawings import Curves, Trajectories, curves, trajectories
 from mcutune.robustness.overall_view import Overall, views
 from mcutune.robustness.tables import (
@@ -102,6 +103,7 @@ class Page:
     published: tuple[Published, ...]
     overall: tuple[Overall, ...]
     calibration: Generic | None
+    comparators: Comparators | None
     failed: tuple[Entry, ...]
     with_intervals: bool
 
@@ -125,13 +127,19 @@ class Drawings:
 def drawings(report: Entry) -> Drawings:
     """Raises LookupError, TypeError or ValueError for what is no report."""
     names = [one["name"] for one in report["data"]["modalities"]]
-    found = {}
-    for n, protocol in enumerate(dict.fromkeys(one["protocol"] for one in report["degradation"])):
-        found[protocol] = curves([one for one in report["degradation"] if one["protocol"] == protocol], f"c{n}")
+    found, shown = {}, _shown(report)
+    drawn_curves = [one for one in report["degradation"] if one["model"] in shown]
+    for n, protocol in enumerate(dict.fromkeys(one["protocol"] for one in drawn_curves)):
+        found[protocol] = curves([one for one in drawn_curves if one["protocol"] == protocol], f"c{n}")
     models = dict.fromkeys(one["model"] for one in report["dpft"])
     mine = ([one for one in report["dpft"] if one["model"] == model] for model in models)
     drawn = (trajectories(of, names, f"d{n}") for n, of in enumerate(mine))
     return Drawings(found, tuple(one for one in drawn if one is not None))
+
+
+def _shown(report: Entry) -> set[str]:
+    """The models that are shown beside the subject everywhere."""
+    return {one["name"] for one in report["models"] if not is_comparator(one)}
 
 
 def page(report: Entry, drawn: Drawings, most: int) -> Page:
@@ -153,6 +161,7 @@ def page(report: Entry, drawn: Drawings, most: int) -> Page:
         published=tuple(_published(report, subject["name"], names)),
         overall=views(report),
         calibration=_generic(report.get("calibration")),
+        comparators=comparators(report, names, most),
         failed=tuple(check for check in report["checks"] if not check["passed"]),
         with_intervals=any(one["low"] is not None for one in report["measurements"]),
     )
@@ -172,7 +181,8 @@ def _many(count: int, what: str) -> str:
 def _measured(
     report: Entry, protocol: Entry, drawn: Curves | None, id: str, names: Sequence[str], most: int
 ) -> Measured:  # fmt: skip
-    mine = [one for one in report["measurements"] if one["protocol"] == protocol["id"]]
+    shown = _shown(report)
+    mine = [one for one in report["measurements"] if one["protocol"] == protocol["id"] and one["model"] in shown]
     metrics = main_first(one["metric"] for one in mine)
     models = [one["name"] for one in report["models"] if any(m["model"] == one["name"] for m in mine)]
     summaries = [one for one in report["summaries"] if one["protocol"] == protocol["id"]]
@@ -203,7 +213,8 @@ def _measured(
 
 
 def _forests(report: Entry, protocol: Entry, names: Sequence[str], most: int) -> Iterator[Forest]:
-    mine = [one for one in report["comparisons"] if one["protocol"] == protocol["id"]]
+    shown = _shown(report)
+    mine = [one for one in report["comparisons"] if one["protocol"] == protocol["id"] and one["reference"] in shown]
     for reference in dict.fromkeys(one["reference"] for one in mine):
         theirs = [one for one in mine if one["reference"] == reference]
         for metric in main_first(one["metric"] for one in theirs):

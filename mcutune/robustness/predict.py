@@ -20,6 +20,8 @@ from mcutune.errors import BadInput, Damaged
 from mcutune.model.predictor import load_predictor
 from mcutune.robustness.batches import Array, Batch, Mode, Model, batch_of, foreign_batch, own_combinations
 from mcutune.robustness.checks import Probe, probe
+from mcutune.robustness.compared import CALIBRATION, takes_part
+from mcutune.robustness.composed import Composed
 from mcutune.robustness.evidence import ParquetFile
 from mcutune.robustness.masks import Masks
 from mcutune.robustness.noise import NoiseSource
@@ -53,6 +55,12 @@ class Given:
     masks: dict[str, tuple[Masks, ...]]
     noise: dict[str, NoiseSource]
     fold: Array
+
+    def of(self, protocols: Iterable[str]) -> Given:
+        """What some of the protocols do."""
+        kept = set(protocols)
+        masks = {key: of for key, of in self.masks.items() if key in kept}
+        return Given(masks, {key: of for key, of in self.noise.items() if key in kept}, self.fold)
 
     def under(self, protocol: str, rows: Array) -> Iterator[Condition]:
         """The conditions of a fold's test rows, one after the other."""
@@ -114,7 +122,8 @@ def predict_source(
                 _belongs(model, seed, table, split)
                 of = (winner.fold, seed.seed, AS_TRAINED)
                 _write(file, batch, model, needed, of, None)
-                _write(validation, validation_batch(table, split, _mode(model)), model, needed, of, None)
+                if takes_part(selection.comparator, CALIBRATION):
+                    _write(validation, validation_batch(table, split, _mode(model)), model, needed, of, None)
                 if seed is winner.seeds[0]:
                     facts.probes.append(probe(model, batch, f"{selection.name}, fold {winner.fold}"))
                 _write_nothing(nothing, batch, model, winner.fold, seed.seed)
@@ -151,7 +160,9 @@ def _mode(model: Model) -> Mode:
 
 def _loaded(load: Load, seed: Seed, winner: Winner, selection: Selection, facts: Facts) -> Model:
     """The model of a seed, its facts noted."""
-    model = load(seed.folder)
+    model: Model = load(seed.folder)
+    if seed.parts:
+        model = Composed(seed.how, {label: load(place) for label, place in seed.parts})
     info = model.info
     facts.attends |= model.attends
     facts.normalisation.add(str(info["normalisation"]["mode"]))

@@ -11,6 +11,7 @@ import numpy as np
 
 from mcutune.domain.combination import Modalities, combination_index
 from mcutune.domain.task import Task
+from mcutune.robustness.answers import in_words
 from mcutune.robustness.blocks import (
     Block,
     Dataset,
@@ -24,17 +25,20 @@ from mcutune.robustness.blocks import (
 )
 from mcutune.robustness.cautions import warnings
 from mcutune.robustness.checks import Check
+from mcutune.robustness.compared import CALIBRATION, takes_part
 from mcutune.robustness.confidence import calibration
 from mcutune.robustness.effective import effective
 from mcutune.robustness.evidence import Array, read_manifest
 from mcutune.robustness.fingerprint import Classes, fingerprint
 from mcutune.robustness.kinds import KINDS, CrossDataset, Drawn, Fixed, LabelDependent, Masked, Noise, Protocol
 from mcutune.robustness.masks import classes_of
+from mcutune.robustness.mean_differences import mean_differences
 from mcutune.robustness.measure import Entry, comparisons, curves, measured, metrics_of, transfers
 from mcutune.robustness.overall import overall
 from mcutune.robustness.protocol import Cell, common_modalities, complete, plan
 from mcutune.robustness.published import matching
 from mcutune.robustness.scenarios import Pattern, TableFacts, class_names, scenarios_of
+from mcutune.robustness.selection import Comparator
 from mcutune.robustness.statistics import Resampling
 from mcutune.robustness.stored import Predicted, Store, answers, asked_of, nothing_file, predictions_file
 from mcutune.robustness.summary import sentences
@@ -53,6 +57,7 @@ class _Parts:
     indices: list[Entry] = field(default_factory=list)
     contributions: list[Entry] = field(default_factory=list)
     comparisons: list[Entry] = field(default_factory=list)
+    mean_differences: list[Entry] = field(default_factory=list)
     degradation: list[Entry] = field(default_factory=list)
     cross_dataset: list[Entry] = field(default_factory=list)
     excluded: dict[str, list[Entry]] = field(default_factory=dict)
@@ -143,12 +148,14 @@ class _Rebuilding:
             "indices": parts.indices,
             "contributions": parts.contributions,
             "comparisons": parts.comparisons,
+            "mean_differences": parts.mean_differences,
             "degradation": parts.degradation,
             "cross_dataset": parts.cross_dataset,
             "checks": [*facts["checks"], *(check.to_json() for check in self._checks())],
             "openings": facts["openings"],
         }
         report["summary"] = sentences(report)
+        report["answers"] = in_words(report)
         report["warnings"] = warnings(report, facts["warnings"] + parts.notes)
         report["calibration"] = self._calibration()
         report |= {"search": facts["search"], "dpft": facts["dpft"], "published": self._published()}
@@ -157,7 +164,8 @@ class _Rebuilding:
     def _protocol(self, protocol: Protocol, cells: tuple[Cell, ...]) -> None:
         data = self._measured_on(protocol)
         patterns = self._patterns(protocol, data, cells)
-        blocks = [self._block(protocol, number, cells, patterns) for number in range(len(self.models))]
+        numbers = [n for n, one in enumerate(self.models) if takes_part(_comparator(one), protocol.kind)]
+        blocks = [self._block(protocol, number, cells, patterns) for number in numbers]
         metrics = metrics_of(blocks[0], cells)
         found = []
         for block in blocks:
@@ -176,6 +184,7 @@ class _Rebuilding:
         self.parts.indices += effective(blocks, metrics, self.how)
         for reference in blocks[1:]:
             self.parts.comparisons += comparisons(blocks[0], reference, metrics, self.how)
+        self.parts.mean_differences += mean_differences(blocks[0], blocks[1:], metrics, self.how)
         self.parts.protocols.append(self._about(protocol, data, patterns, len(cells)))
         self.parts.excluded.setdefault(data.name, []).extend(_excluded(protocol, patterns, data.rows.ids))
 
@@ -330,10 +339,11 @@ class _Rebuilding:
         }
 
     def _calibration(self) -> Entry:
-        """Of all models, under the combinations of the first fixed protocol."""
+        """Of all models but those trained beside, under the combinations of the first fixed protocol."""
         fixed = next((one["id"] for one in self.parts.protocols if one["kind"] == "fixed"), None)
         labels = [m["combination"] for m in self.parts.measurements if m["protocol"] == fixed]
-        models = [(one["name"], _seeds(one)) for one in self.models]
+        mine = [one for one in self.models if takes_part(_comparator(one), CALIBRATION)]  # the first of all models
+        models = [(one["name"], _seeds(one)) for one in mine]
         return calibration(self.store, self.data, models, list(dict.fromkeys(labels)), self.how)
 
     def _published(self) -> list[Entry]:
@@ -347,6 +357,10 @@ class _Rebuilding:
 def _table_facts(facts: Entry, classes: tuple[str, ...]) -> TableFacts:
     dims = {one["name"]: one["dim"] for one in facts["modalities"]}
     return TableFacts(facts["table"], dims, Task(facts["task"]), classes)
+
+
+def _comparator(model: Entry) -> Comparator | None:
+    return Comparator(**model["comparator"]) if model["comparator"] is not None else None
 
 
 def _seeds(model: Entry) -> dict[str, tuple[int, ...]]:

@@ -19,6 +19,7 @@ from mcutune.files import home as default_home
 from mcutune.files import write_json
 from mcutune.robustness import openings
 from mcutune.robustness.checks import probe_checks, shared_groups, split_check
+from mcutune.robustness.compared import notes
 from mcutune.robustness.cross import reading_table
 from mcutune.robustness.evidence import locked, write_manifest, writing
 from mcutune.robustness.job import Job, needed, prepare
@@ -93,9 +94,10 @@ class _Ticker:
     """Counts the steps of a job for the caller's progress."""
 
     def __init__(self, progress: Progress | None, job: Job) -> None:
-        seeds = sum(len(winner.seeds) for model in job.models for winner in model.winners)
+        seeds = {model.name: sum(len(winner.seeds) for winner in model.winners) for model in job.models}
+        crossing = sum(seeds[model.name] for model in job.models if job.cross and job.cross in job.protocols_of(model))
         self._progress, self._done = progress, 0
-        self._total = seeds * (2 if job.cross else 1) + 1
+        self._total = sum(seeds.values()) + crossing + 1
 
     def __call__(self, what: str) -> None:
         if self._progress is not None:
@@ -106,10 +108,13 @@ class _Ticker:
 def _predict(job: Job, folder: Path, tick: Callable[[str], None], load: Load) -> list[Facts]:
     kept, found = needed(job), []
     for number, model in enumerate(job.models):
-        found.append(predict_source(folder, number, model, job.table, job.splits, kept, job.given, tick, load))
+        given = job.given.of(one.id for one in job.protocols_of(model))
+        found.append(predict_source(folder, number, model, job.table, job.splits, kept, given, tick, load))
     if job.cross is not None and job.target is not None:
         scenarios = {normalisation_scenario(mode): mode for mode in job.cross.normalisation}
         for number, model in enumerate(job.models):
+            if job.cross not in job.protocols_of(model):
+                continue
             measured = job.target.labelled
             predict_target(folder, number, model, job.target, job.common, measured, scenarios, tick, load)
     return found
@@ -198,6 +203,7 @@ def _model(model: Selection, facts: Facts, subject: bool) -> Entry:
     return {
         "name": model.name,
         "role": "subject" if subject else "reference",
+        "comparator": dataclasses.asdict(model.comparator) if model.comparator is not None else None,
         "winners": [
             {
                 **{key: getattr(winner, key) for key in ("fold", "trial", "score", "scores", "configuration")},
@@ -240,7 +246,7 @@ def _warnings(job: Job, splits: list[Split]) -> list[str]:
     if job.selection.run is not None and job.selection.given not in ("best", job.selection.run):
         found.append(f"{job.selection.name} was asked for by name; it is not the winner that the search chose.")
     found += [f"Protocol {name} was not measured: {why}." for name, why in job.skipped]
-    return found
+    return found + (notes(job.selection.run, job.home) if job.selection.run is not None else [])
 
 
 def _versions() -> dict[str, str]:

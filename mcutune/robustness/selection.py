@@ -19,11 +19,16 @@ _RELATIVE = re.compile(r"(?!/)(?!.*(^|/)\.\.(/|$))[^\0]+")
 
 @dataclass(frozen=True)
 class Seed:
-    """A trained seed of a winner: its checkpoint folder, and the SHA-256 of its checkpoint.json."""
+    """A trained seed of a winner: its checkpoint folder, and the SHA-256 of its checkpoint.json.
+
+    Of a model made of several (robustness/composed.py): how, the checkpoint folder of each part, and a hash over all.
+    """
 
     seed: int
     folder: Path
     sha256: str
+    how: str = "single"
+    parts: tuple[tuple[str, Path], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,24 @@ class Winner:
     scores: dict[str, float]
     configuration: dict[str, Any]
     seeds: tuple[Seed, ...]
+
+
+@dataclass(frozen=True)
+class Comparator:
+    """What a model is that was trained beside the winners: by which word of `mcutune compare`, and what is changed.
+
+    rate: what it was trained at, where that is the question. same_as_winner: folds in which nothing is changed by it.
+    asked: whether it was asked for by name.
+    """
+
+    word: str
+    key: str
+    title: str
+    how: str
+    rate: float | None
+    changes: dict[str, Any]
+    same_as_winner: tuple[str, ...]
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,28 +76,31 @@ class Selection:
     winners: tuple[Winner, ...]
     folder: Path
     opened: Path
+    comparator: Comparator | None = None
 
 
-class _Lenient(BaseModel):
+class Lenient(BaseModel):
+    """What is needed of a file that may hold more."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-_Read = TypeVar("_Read", bound=_Lenient)
+_Read = TypeVar("_Read", bound=Lenient)
 
 
-class _Data(_Lenient):
+class _Data(Lenient):
     table: str
     table_hash: str = Field(pattern="^[0-9a-f]{64}$")
     fold: str = ""
 
 
-class _BestCheckpoint(_Lenient):
+class _BestCheckpoint(Lenient):
     seed: int
     folder: str = Field(pattern=r"^[^/]")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-class _BestFold(_Lenient):
+class _BestFold(Lenient):
     fold: str
     trial: int
     score: float
@@ -83,19 +109,19 @@ class _BestFold(_Lenient):
     checkpoints: list[_BestCheckpoint] = Field(min_length=1)
 
 
-class _Best(_Lenient):
+class _Best(Lenient):
     run: str
     data: _Data
     finished: str
     best: list[_BestFold]
 
 
-class _Lane(_Lenient):
+class _Lane(Lenient):
     trial: int | None = None
     seed: int = 0
 
 
-class _Facts(_Lenient):
+class _Facts(Lenient):
     configuration: dict[str, Any]
     data: _Data
     lane: _Lane
@@ -103,20 +129,23 @@ class _Facts(_Lenient):
 
 
 def select(given: str, home: Path) -> Selection:
-    """The models that `given` names: `best` (of the run finished last in this home), NAME, NAME:TRIAL, or a folder.
+    """The models that `given` names: `best` (of the run finished last in this home), NAME, NAME:TRIAL, NAME:KEY of
+    a model that `mcutune compare` trained, or a folder.
 
     Raises BadInput where there is no such run, trial or folder, NoResult where the run has no winner, Damaged where a
     file is not what was written.
     """
     if given == "best":
-        return _of_run(given, _last_finished(home), home)
+        return of_run(given, _last_finished(home), home)
     if "/" in given or ((Path(given) / _FACTS).is_file() and not (home / "runs" / given).is_dir()):
         return _of_folder(given, Path(given), home)
     name, _, trial = given.partition(":")
     if not trial:
-        return _of_run(given, checked_name(name, "run"), home)
+        return of_run(given, checked_name(name, "run"), home)
     if not trial.isdecimal() or not trial.isascii():
-        raise BadInput(f"{trial!r} is not a trial's number", hint="NAME:TRIAL, for example ranks-iemocap:0")
+        from mcutune.robustness.compared import of_key  # which reads such files as this module does
+
+        return of_key(given, checked_name(name, "run"), trial, home)
     return _of_trial(given, checked_name(name, "run"), int(trial), home)
 
 
@@ -139,13 +168,14 @@ def _read_best(name: str, home: Path) -> _Best:
         raise BadInput(f"there is no run {name} in {home}", hint=f"finished runs: {known}")
     if not (folder / BEST).exists():
         raise NoResult(f"run {name} has no winner yet", hint="search until a trial has its full budget")
-    best = _validated(_Best, folder / BEST)
+    best = validated(_Best, folder / BEST)
     if not best.best:
         raise NoResult(f"run {name} ended without a winner")
     return best
 
 
-def _validated(model: type[_Read], path: Path) -> _Read:
+def validated(model: type[_Read], path: Path) -> _Read:
+    """A JSON file as a model. Raises Damaged where it is not what was written."""
     try:
         return model.model_validate(read_json(path))
     except ValidationError as error:
@@ -153,7 +183,8 @@ def _validated(model: type[_Read], path: Path) -> _Read:
         raise Damaged(f"{path} is not what was written: {where}: {error.errors()[0]['msg']}") from None
 
 
-def _of_run(given: str, name: str, home: Path) -> Selection:
+def of_run(given: str, name: str, home: Path) -> Selection:
+    """The winners of a run, named as `given`."""
     best, folder = _read_best(name, home), home / "runs" / name
     winners = tuple(
         Winner(one.fold, one.trial, one.score, one.scores, one.configuration, _seeds(one.checkpoints, folder))
@@ -168,16 +199,22 @@ def _seeds(checkpoints: list[_BestCheckpoint], folder: Path) -> tuple[Seed, ...]
     """The seeds of a winner. Raises Damaged where a checkpoint.json is not the one that best.json names."""
     seeds = []
     for one in sorted(checkpoints, key=lambda c: c.seed):
-        if not _RELATIVE.fullmatch(one.folder):
-            raise Damaged(f"{folder / BEST} names a folder outside the run: {one.folder}")
-        place = folder / one.folder
-        if _hash_of(place) != one.sha256:
+        place = inside(folder, one.folder, BEST)
+        if hash_of(place) != one.sha256:
             raise Damaged(f"{place / _FACTS} is not the one that {BEST} names", hint="its SHA-256 differs")
         seeds.append(Seed(one.seed, place, one.sha256))
     return tuple(seeds)
 
 
-def _hash_of(folder: Path) -> str:
+def inside(folder: Path, named: str, file: str) -> Path:
+    """A folder that a file of `folder` names. Raises Damaged where it lies outside."""
+    if not _RELATIVE.fullmatch(named):
+        raise Damaged(f"{folder / file} names a folder outside the run: {named}")
+    return folder / named
+
+
+def hash_of(folder: Path) -> str:
+    """SHA-256 of a folder's checkpoint.json. Raises Damaged where there is none."""
     path = folder / _FACTS
     if not path.is_file() or path.is_symlink():
         raise Damaged(f"{path} is missing or not a regular file")
@@ -213,8 +250,8 @@ def _kept(folder: Path) -> str:
 
 def _winner(fold: str, trial: int | None, places: list[Path]) -> Winner:
     """A winner from its checkpoint folders; its validation scores are the mean over its seeds."""
-    facts = [_validated(_Facts, place / _FACTS) for place in places]
-    seeds = [Seed(one.lane.seed, place, _hash_of(place)) for one, place in zip(facts, places, strict=True)]
+    facts = [validated(_Facts, place / _FACTS) for place in places]
+    seeds = [Seed(one.lane.seed, place, hash_of(place)) for one, place in zip(facts, places, strict=True)]
     common = set.intersection(*(set(one.scores) for one in facts))
     labels = [label for label in facts[0].scores if label in common]
     scores = {label: sum(one.scores[label] for one in facts) / len(facts) for label in labels}
@@ -231,7 +268,7 @@ def _same_seeds(winners: tuple[Winner, ...], name: str) -> None:
 def _of_folder(given: str, place: Path, home: Path) -> Selection:
     if not (place / _FACTS).is_file():
         raise BadInput(f"{place} is not a checkpoint folder", hint=f"it holds model.safetensors and {_FACTS}")
-    facts = _validated(_Facts, place / _FACTS)
+    facts = validated(_Facts, place / _FACTS)
     winner = _winner(facts.data.fold, facts.lane.trial, [place])
     run = _run_of(place, home)
     digest = winner.seeds[0].sha256[:12]

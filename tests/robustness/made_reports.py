@@ -114,6 +114,7 @@ def made_report(
         "measurements": measurements,
         "summaries": _summaries(measurements, metrics, models, len(names.labels)),
         "comparisons": comparisons,
+        "mean_differences": [],
         "degradation": _degradation(measurements, metrics, models, modalities),
         "cross_dataset": [],
         "checks": [{"name": "predictions are finite", "passed": True, "detail": "1,161,510 logits"}],
@@ -129,6 +130,7 @@ def made_report(
             "It is weakest with only temp: UA 0.430 [0.400, 0.460], 0.370 below the complete input.",
             "Do not rely on it where no more is left than only temp, only acc, nor temp+acc (over 0.10 lost).",
         ],
+        "answers": [],
         "warnings": ["wesad has 15 subjects: intervals are by a small-sample method."],
         "search": {
             "space": {"name": "ranks", "hash": HASH, "dimensions": [{"key": "rank", "range": "1, 2, 4, 8, 16"}]},
@@ -185,7 +187,7 @@ def _model(name: str, n: int, names: Modalities, folds: int, seeds: int) -> Entr
          "checkpoints": [{"seed": seed, "sha256": HASH, "best_epoch": 17} for seed in range(seeds)]}
         for fold in range(folds)
     ]  # fmt: skip
-    return {"name": name, "role": "reference" if n else "subject", "winners": winners}
+    return {"name": name, "role": "reference" if n else "subject", "comparator": None, "winners": winners}
 
 
 def _data(names: Modalities, values: bool, groups: int) -> Entry:

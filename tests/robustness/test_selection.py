@@ -56,7 +56,7 @@ def test_a_folder_is_taken_from_a_run_or_alone(tmp_path: Path, table: Table) -> 
     [
         ("nothing", BadInput, "no run nothing"),
         ("run:9", BadInput, "trial 9 of run has no checkpoint in fold 0"),
-        ("run:x", BadInput, "not a trial's number"),
+        ("run:x", BadInput, "no model .x. .*a trial.s number"),
         ("../run", BadInput, "not a checkpoint folder"),
         ("a b", BadInput, "not valid"),
         ("empty", NoResult, "ended without a winner"),

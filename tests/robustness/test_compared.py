@@ -1,0 +1,187 @@
+"""Models trained beside the winners, as a report reads, measures and tells them. Nothing is trained here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from mcutune.data.table import Table
+from mcutune.domain.combination import Modalities
+from mcutune.errors import BadInput, Damaged
+from mcutune.files import read_json, sha256_file, write_json
+from mcutune.robustness import html
+from mcutune.robustness.answers import in_words
+from mcutune.robustness.blocks import Block
+from mcutune.robustness.mean_differences import mean_differences
+from mcutune.robustness.measure import comparisons
+from mcutune.robustness.rebuild import _Rebuilding, rebuild
+from mcutune.robustness.run import certify
+from mcutune.robustness.selection import select
+from mcutune.robustness.statistics import Resampling
+from mcutune.robustness.stored import Store
+from mcutune.robustness.sums import FROM_SUMS
+from tests.robustness.test_certify import SCHEMA
+from tests.robustness.worlds import checkpoint, load_fake, make_run, make_table
+
+LABELS = Modalities(("audio", "text", "video")).labels
+
+
+def beside(home: Path, table: Table, *, noise: float = 1.5, word: str = "comparators", **changes: Any) -> Path:
+    """models.json beside the winners of `run`: one that drops DPFT, specialists, late fusion; with fake checkpoints."""
+    run = home / "runs" / "run"
+    best, folder = read_json(run / "best.json"), run / "compare" / word
+    winners = {one["fold"]: [c["sha256"] for c in one["checkpoints"]] for one in best["best"]}
+
+    def part(fold: str, trial: int, combination: str | None) -> dict[str, Any]:
+        seeds = []
+        for seed in range(2):
+            place = folder / "checkpoints" / fold / str(trial) / str(seed)
+            write_json(place / "checkpoint.json", checkpoint(table, fold, trial + 50, seed, {"noise": noise}))
+            digest = sha256_file(place / "checkpoint.json")
+            seeds.append({"seed": seed, "folder": str(place.relative_to(folder)), "sha256": digest})
+        return {"trial": trial, "configuration": {"rank": 4}, "combination": combination, "seeds": seeds}
+
+    def model(key: str, how: str, parts: dict[str | None, int]) -> dict[str, Any]:
+        folds = [{"fold": fold, "parts": [part(fold, n, label) for label, n in parts.items()]} for fold in winners]
+        return {"key": key, "title": key.replace("_", " "), "how": how, "rate": None, "changes": {"sensitivity": 0.0},
+                "same_as_winner": [], "failed": None, "folds": folds}  # fmt: skip
+
+    singles = {name: n + 2 for n, name in enumerate(LABELS[:3])}
+    models = [
+        model("without_dpft", "single", {None: 1}),
+        model("late_fusion", "late_fusion", {**singles}),
+        model("specialists", "specialists", {label: n + 2 for n, label in enumerate(LABELS)}),
+    ]
+    facts = {"schema": 1, "word": word, "run": "run", "data": best["data"], "winners": winners, "same_weights": True,
+             "ledger_hash": "0", "models": models}  # fmt: skip
+    write_json(folder / "models.json", {**facts, **changes})
+    return folder
+
+
+def world(tmp_path: Path, **options: Any) -> Path:
+    table = make_table(tmp_path, rows=300)
+    make_run(tmp_path, table)
+    return beside(tmp_path, table, **options)
+
+
+def report_of(home: Path, *protocols: str, **options: Any) -> dict[str, Any]:
+    report = certify("run", protocols, home=home, load=load_fake, **options)
+    jsonschema.validate(report, SCHEMA)
+    return report
+
+
+def block(home: Path, report: dict[str, Any], number: int) -> tuple[_Rebuilding, Block]:
+    folder = home / "runs" / "run" / "robustness" / report["provenance"]["evidence"]["folder"]
+    made = _Rebuilding(Store(folder, read_json(folder / "manifest.json")), folder.name)
+    protocol = made.protocols[0]
+    from mcutune.robustness.protocol import plan
+
+    cells = plan(protocol, made.source)
+    return made, made._block(protocol, number, cells, made._patterns(protocol, made.data, cells))
+
+
+def test_comparators_are_measured_compared_and_rebuilt(tmp_path: Path) -> None:
+    world(tmp_path)
+    report = report_of(tmp_path)
+    names = [one["name"] for one in report["models"]]
+    assert names == ["run", "run:0", "run:without_dpft", "run:late_fusion", "run:specialists"]
+    assert {one["model"] for one in report["measurements"]} == set(names)
+    for protocol, metric in (("fixed", "ua"), ("random", "wa")):
+        family = [one for one in report["mean_differences"] if (one["protocol"], one["metric"]) == (protocol, metric)]
+        assert [one["reference"] for one in family] == names[1:]
+        assert {one["family"] for one in family} == {4}
+    assert [one["key"] for one in report["answers"]] == ["default", "without_dpft", "late_fusion", "specialists"]
+    assert report["answers"][1]["question"] == "Does DPFT help?"
+    folder = tmp_path / "runs" / "run" / "robustness" / report["provenance"]["evidence"]["folder"]
+    assert rebuild(folder) == report
+    assert report["summary"] == report_of(tmp_path, against=["run:0"])["summary"]  # the sentences speak of trial 0
+
+
+def test_contrasts_are_those_of_a_slow_twin(tmp_path: Path) -> None:
+    """The mean over cells of the paired differences; p by going through every pattern of swapped groups."""
+    world(tmp_path)
+    report = report_of(tmp_path, "fixed")
+    _, a = block(tmp_path, report, 0)
+    _, b = block(tmp_path, report, 2)
+    how = Resampling()
+    found = next(one for one in mean_differences(a, [b], ["ua"], how))
+    cells = comparisons(a, b, ["ua"], how)
+    assert found["difference"] == pytest.approx(np.mean([one["difference"] for one in cells]), abs=1e-9)
+    value = FROM_SUMS["ua"]
+    groups, apart = len(a.sums), []
+    for pattern in range(2**groups):
+        swapped = np.array([pattern >> g & 1 for g in range(groups)], dtype=bool)[:, None, None, None]
+        one, other = np.where(swapped, b.sums, a.sums).sum(axis=0), np.where(swapped, a.sums, b.sums).sum(axis=0)
+        apart.append(abs(value(one).mean() - value(other).mean()))
+    assert found["p"] == pytest.approx(np.mean(np.array(apart) >= apart[0] - 1e-12), abs=1e-9)
+    assert found["low"] < found["difference"] < found["high"]
+
+
+def test_answers_say_yes_no_and_not_shown(tmp_path: Path) -> None:
+    world(tmp_path, noise=4.0)
+    told = {one["key"]: one["answer"] for one in report_of(tmp_path, "fixed")["answers"]}
+    assert told["without_dpft"].startswith("Yes: UA ")
+    assert "on average over the 7 combinations" in told["without_dpft"]
+    world(tmp_path / "other", noise=0.3)
+    report = report_of(tmp_path / "other", "fixed")
+    assert in_words(report)[1]["answer"].startswith("Not shown: ")
+    for one in report["mean_differences"]:
+        one.update(p_holm=0.01, difference=-0.02)
+    assert in_words(report)[1]["answer"].startswith("No, it is worse: UA 0.020 worse")
+    for one in report["mean_differences"]:
+        one.update(p_holm=0.3, groups=12, family=4)
+    assert "would have been found" in in_words(report)[1]["answer"]
+    for one in report["mean_differences"]:
+        one.update(groups=4)
+    assert in_words(report)[1]["answer"].startswith("Cannot be shown with 4 groups")
+    report["models"][2]["comparator"]["same_as_winner"] = ["0", "1", "2", "3"]
+    assert in_words(report)[1]["answer"] == "The winners have that already, in every fold."
+
+
+def test_the_page_shows_them_apart(tmp_path: Path) -> None:
+    world(tmp_path)
+    report = report_of(tmp_path)
+    page = html.render(report)
+    assert 'id="comparators"' in page and "Does DPFT help?" in page
+    assert page.count("Against <bdi>run:") == 2  # trial 0 under each protocol, and no comparator
+    plain = html.render({**report, "models": report["models"][:2], "answers": []})
+    assert 'id="comparators"' not in plain
+    assert len(page) - len(plain) < 250_000
+
+
+def test_one_asked_for_by_name_is_like_any_other(tmp_path: Path) -> None:
+    world(tmp_path)
+    report = report_of(tmp_path, "fixed", against=["run:specialists"])
+    assert [one["name"] for one in report["models"]] == ["run", "run:specialists"]
+    assert "Against <bdi>run:specialists" in html.render(report)
+    assert select("run:without_dpft", tmp_path).name == "run:without_dpft"
+    with pytest.raises(BadInput, match="no model 'without'.*without_dpft, late_fusion, specialists"):
+        select("run:without", tmp_path)
+
+
+def test_what_does_not_belong_is_left_out_or_refused(tmp_path: Path) -> None:
+    folder = world(tmp_path)
+    facts = read_json(folder / "models.json")
+    write_json(folder / "models.json", {**facts, "winners": {"0": ["0" * 64]}})
+    report = report_of(tmp_path, "fixed")
+    assert len(report["models"]) == 2
+    assert any("belongs to other winners" in one for one in report["warnings"]), report["warnings"]
+    failed = [{**facts["models"][0], "failed": "seed 0 in fold 1: nan", "folds": []}, *facts["models"][1:]]
+    write_json(folder / "models.json", {**facts, "models": failed, "same_weights": False})
+    report = report_of(tmp_path, "fixed")
+    assert "without dpft is left out: seed 0 in fold 1: nan." in report["warnings"]
+    assert any("have other bits" in one for one in report["warnings"])
+    write_json(folder / "models.json", facts)
+    spoilt = folder / facts["models"][0]["folds"][0]["parts"][0]["seeds"][0]["folder"] / "checkpoint.json"
+    spoilt.write_text(spoilt.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    with pytest.raises(Damaged, match="not the checkpoint that models.json names"):
+        report_of(tmp_path, "fixed")
+    part = facts["models"][0]["folds"][0]["parts"][0]
+    part["seeds"][0]["folder"] = "../../../elsewhere"
+    write_json(folder / "models.json", facts)
+    with pytest.raises(Damaged, match="outside the run"):
+        report_of(tmp_path, "fixed")
