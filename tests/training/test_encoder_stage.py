@@ -1,5 +1,7 @@
 """Packs that need the encoders of a seed at once share the work, a modality each."""
 
+import json
+
 import torch
 
 from mcutune.training.encoder_stage import encoder_key, encoder_outputs, encoder_weights, train_encoder
@@ -57,3 +59,16 @@ def test_an_entry_holds_its_own_modality():
         entry = train_encoder(pack.resident, pack.shape, 7, 0, m)
         assert all(key.startswith(f"{name}.") for key in encoder_weights([entry]))
         assert encoder_outputs([entry], "cpu")[0].shape == (len(pack.resident.own), pack.shape.encoder_width)
+
+
+def test_as_many_epochs_as_the_best_give_the_same_encoder_without_validation():
+    """What --refit trains for: the schedule's first epochs, the last of them kept, whatever validation says."""
+    pack = pack_of(fold(gaps=True), {"encoder_epochs": 5, "encoder_learning_rate": 0.05})
+    for m in range(3):
+        chosen = train_encoder(pack.resident, pack.shape, 7, 0, m)
+        epoch = json.loads(chosen["encoder.json"])["epoch"]
+        assert 1 <= epoch <= 5
+        again = train_encoder(pack.resident, pack.shape, 7, 0, m, epochs=epoch)
+        assert again == chosen
+        short = train_encoder(pack.resident, pack.shape, 7, 0, m, epochs=epoch + 1 if epoch < 5 else 1)
+        assert short["encoder.safetensors"] != chosen["encoder.safetensors"]
