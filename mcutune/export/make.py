@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import mcutune
-from mcutune.errors import Damaged
+from mcutune.data.hints import listed
+from mcutune.errors import BadInput, Damaged
 from mcutune.export import card as cards
 from mcutune.export.folder import CARD, ONNX, README, refuse_existing, seed_folder, write
 from mcutune.export.readme import readme
@@ -52,6 +53,12 @@ class Exported:
 
 def chosen(selection: Selection, fold: str | None, seed: int | None) -> Chosen:
     """The winner of a fold with its seeds. Raises BadInput naming the folds or seeds, Damaged."""
+    if fold is None and len(selection.winners) > 1:
+        folds = [winner.fold for winner in selection.winners]
+        raise BadInput(
+            f"{selection.name} has a winner in each of {len(folds)} folds",
+            hint=f"choose one with --fold {listed(folds, 30)}, or train one on all rows with --refit",
+        )
     winner = chosen_fold(selection, fold)
     by_seed = {one.seed: one for one in winner.seeds}
     files: Files = {}

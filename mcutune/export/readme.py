@@ -100,15 +100,20 @@ def _measured(card: Entry) -> list[str]:
 
 def _robustness(measured: Entry) -> list[str]:
     fixed = [one for one in measured["measurements"] if one["scenario"] == "fixed"]
-    rows = []
-    for one in fixed:
-        interval = "none" if one["low"] is None else f"{one['low']:.3f} to {one['high']:.3f}"
-        rows.append((one["combination"], one["metric"], f"{one['value']:.3f}", interval, f"{one['n']:,}"))
+    metrics = list(dict.fromkeys(one["metric"] for one in fixed))
+    cells = {(one["combination"], one["metric"]): _cell(one) for one in fixed}
+    labels = {one["combination"]: f"{one['n']:,}" for one in fixed}
+    rows = [(label, *(cells[label, metric] for metric in metrics), n) for label, n in labels.items()]
     lines = [f"Test rows, by {_text(measured['title'])}; intervals of 95 %. All protocols are in `{CARD}`."]
     if rows:
-        lines.append(_table(["present", "metric", "value", "interval", "rows"], rows))
+        lines.append(_table(["present", *metrics, "rows"], rows))
     lines += ["\n".join(f"- {_text(line)}" for line in measured["warnings"])] if measured["warnings"] else []
     return lines
+
+
+def _cell(one: Entry) -> str:
+    bounds = "" if one["low"] is None else f" ({one['low']:.3f} to {one['high']:.3f})"
+    return f"{one['value']:.3f}{bounds}"
 
 
 def _trained(card: Entry) -> str:
@@ -124,7 +129,10 @@ def _trained(card: Entry) -> str:
             f"Trained anew on all {refit['rows']:,} rows for {refit['epochs']} epochs, the mean best epoch of the "
             f"winners of fold {', '.join(_text(fold) for fold in refit['folds'])}. **It was never measured.**"
         )
-    settings = _table(["setting", "value"], [(key, value) for key, value in card["configuration"].items()])
+    settings = _table(
+        ["setting", "value"],
+        [(key, "none" if value is None else value) for key, value in card["configuration"].items()],
+    )
     return " ".join(lines) + "\n\n" + settings
 
 

@@ -85,7 +85,11 @@ def test_one_seed_without_onnx_into_the_home(home: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["run"], 2, "run has a winner in each of 2 folds (name one fold: 0, 2)"),
+        (
+            ["run"],
+            2,
+            "run has a winner in each of 2 folds (choose one with --fold 0, 2, or train one on all rows with --refit)",
+        ),
         (["run", "--fold", "1"], 2, "run has no winner in fold '1'"),
         (["run:7", "--fold", "0"], 2, "trial 7 of run has no checkpoint in fold 0"),
         (["run:x"], 2, "'x' is not a trial's number"),
