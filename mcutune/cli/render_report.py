@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mcutune.cli.render_compared import compared_lines
 from mcutune.cli.screen import heat, plain, shares, sparkline, table
 from mcutune.cli.text import count, score
 from mcutune.inert import inert
@@ -41,6 +42,8 @@ def report_view(report: dict[str, Any]) -> RenderableType:
         made = list(_PROTOCOLS[protocol["kind"]](report, protocol))
         if made:
             parts += [Text(), plain(f"{protocol['id']}: {protocol['title']}", "bold"), *made]
+    beside = list(compared_lines(report))
+    parts += [Text(), *beside] if beside else []
     parts += [Text(), *_checks(report), *_warnings(report)]
     return Group(*parts, Text(), *(plain(sentence) for sentence in report["summary"]))
 

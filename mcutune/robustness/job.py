@@ -16,7 +16,7 @@ from mcutune.domain.task import Task
 from mcutune.errors import BadInput
 from mcutune.files import canonical_json, sha256
 from mcutune.robustness.batches import Array
-from mcutune.robustness.compared import COMPARATORS, compared, takes_part
+from mcutune.robustness.compared import COMPARATORS, EPOCHS, compared, takes_part
 from mcutune.robustness.cross import LabelReading, read_labels
 from mcutune.robustness.kinds import CrossDataset, LabelDependent, Masked, Noise, Protocol
 from mcutune.robustness.masks import Masks, UnderTest, draw_masks
@@ -40,6 +40,8 @@ _ALL_UP_TO = 1023  # combinations that are all stored; above, those that are mea
 class Job:
     """Models (the subject first), protocols, tables, splits, the planned cells, what protocols do to the rows.
 
+    `every`: the winners trained again with every epoch kept.
+
     `skipped`: protocols that were asked for as `all` and do not fit, with the reason.
     """
 
@@ -54,6 +56,7 @@ class Job:
     reading: LabelReading | None
     how: Resampling
     home: Path
+    every: Selection | None = None
     skipped: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -84,7 +87,8 @@ class Job:
 
     def evidence(self) -> str:
         """The name of the evidence folder: the same question has the same name."""
-        checkpoints = [[seed.sha256 for w in model.winners for seed in w.seeds] for model in self.models]
+        read = (*self.models, *([self.every] if self.every is not None else ()))
+        checkpoints = [[seed.sha256 for w in model.winners for seed in w.seeds] for model in read]
         tables = [table.manifest.hash for table in (self.table, self.target) if table is not None]
         question = [checkpoints, tables, [one.hash for one in self.protocols]]
         return f"evidence-{sha256(canonical_json(question))[:12]}"
@@ -116,10 +120,11 @@ def prepare(
     models = (chosen, *(_reference(one, chosen, home) for one in _references(chosen, against, home)))
     if against is None and _of_run(chosen):
         models += compared(str(chosen.run), home, COMPARATORS)
+    every = next(iter(compared(str(chosen.run), home, EPOCHS) if _of_run(chosen) else ()), None)
     splits = {winner.fold: split_of(table, winner.fold) for winner in chosen.winners}
     reading = _reading(loaded, table, other) if other is not None else None
     drawn = _given(loaded, table, facts, splits)
-    return Job(chosen, models, loaded, table, other, splits, cells, drawn, reading, Resampling(), home, skipped)
+    return Job(chosen, models, loaded, table, other, splits, cells, drawn, reading, Resampling(), home, every, skipped)
 
 
 def _protocols(

@@ -8,6 +8,7 @@ from typing import Any
 
 from mcutune.robustness.comparators_page import Comparators, comparators, is_comparator
 from mcutune.robustness.drawings import Curves, Trajectories, curves, trajectories
+from mcutune.robustness.gap_page import SelectionGap, selection_gap
 from mcutune.robustness.overall_view import Overall, views
 from mcutune.robustness.tables import (
     Cell,
@@ -104,6 +105,7 @@ class Page:
     overall: tuple[Overall, ...]
     calibration: Generic | None
     comparators: Comparators | None
+    gap: SelectionGap | None
     failed: tuple[Entry, ...]
     with_intervals: bool
 
@@ -162,6 +164,7 @@ def page(report: Entry, drawn: Drawings, most: int) -> Page:
         overall=views(report),
         calibration=_generic(report.get("calibration")),
         comparators=comparators(report, names, most),
+        gap=selection_gap(report, names, most),
         failed=tuple(check for check in report["checks"] if not check["passed"]),
         with_intervals=any(one["low"] is not None for one in report["measurements"]),
     )

@@ -22,6 +22,7 @@ from mcutune.robustness.batches import Array, Batch, Mode, Model, batch_of, fore
 from mcutune.robustness.checks import Probe, probe
 from mcutune.robustness.compared import CALIBRATION, takes_part
 from mcutune.robustness.composed import Composed
+from mcutune.robustness.every_epoch import Entry, epochs_file, write_epoch
 from mcutune.robustness.evidence import ParquetFile
 from mcutune.robustness.masks import Masks
 from mcutune.robustness.noise import NoiseSource
@@ -130,6 +131,25 @@ def predict_source(
                 for key in (*(given.masks if model.attends else ()), *given.noise):
                     _write_under(own[key], batch, model, given.under(key, split.test), winner.fold, seed.seed)
     return facts
+
+
+def predict_epochs(
+    folder: Path, selection: Selection, table: Table, splits: dict[str, Split], needed: Array, step: Step, load: Load
+) -> Entry:  # fmt: skip
+    """Answers for each fold's test rows after every epoch of its winner; which epoch validation chose."""
+    chosen = []
+    with ParquetFile(folder / epochs_file(table.manifest.name)) as file:
+        for winner in selection.winners:
+            split = splits[winner.fold]
+            batch = batch_of(table, split.test, table.labelled[split.test])
+            for seed in winner.seeds:
+                step(f"every epoch, fold {winner.fold}, seed {seed.seed}")
+                model: Any = load(seed.folder)
+                _belongs(model, seed, table, split)
+                for number, one in enumerate(model.epochs(), 1):
+                    write_epoch(file, batch, one, needed, winner.fold, seed.seed, number)
+                chosen.append({"fold": winner.fold, "seed": seed.seed, "epoch": model.info["best_epoch"]})
+    return {"model": selection.name, "chosen": chosen}
 
 
 def predict_target(

@@ -28,6 +28,7 @@ from mcutune.robustness.checks import Check
 from mcutune.robustness.compared import CALIBRATION, takes_part
 from mcutune.robustness.confidence import calibration
 from mcutune.robustness.effective import effective
+from mcutune.robustness.every_epoch import selection_gap
 from mcutune.robustness.evidence import Array, read_manifest
 from mcutune.robustness.fingerprint import Classes, fingerprint
 from mcutune.robustness.kinds import KINDS, CrossDataset, Drawn, Fixed, LabelDependent, Masked, Noise, Protocol
@@ -158,6 +159,7 @@ class _Rebuilding:
         report["answers"] = in_words(report)
         report["warnings"] = warnings(report, facts["warnings"] + parts.notes)
         report["calibration"] = self._calibration()
+        report["selection_gap"] = selection_gap(self.store, self.data, facts["every_epoch"], facts["combinations"])
         report |= {"search": facts["search"], "dpft": facts["dpft"], "published": self._published()}
         return report
 

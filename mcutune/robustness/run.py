@@ -23,7 +23,15 @@ from mcutune.robustness.compared import notes
 from mcutune.robustness.cross import reading_table
 from mcutune.robustness.evidence import locked, write_manifest, writing
 from mcutune.robustness.job import Job, needed, prepare
-from mcutune.robustness.predict import Facts, Load, load_predictor, predict_source, predict_target, versions
+from mcutune.robustness.predict import (
+    Facts,
+    Load,
+    load_predictor,
+    predict_epochs,
+    predict_source,
+    predict_target,
+    versions,
+)
 from mcutune.robustness.rebuild import Entry, rebuild
 from mcutune.robustness.scenarios import normalisation_scenario
 from mcutune.robustness.selection import Selection
@@ -64,10 +72,13 @@ def certify(
         log = _open_labels(job) if job.reads_labels else []
         job = job.with_labels() if job.reads_labels else job
         facts = _predict(job, beside, tick, load)
+        every = None
+        if job.every is not None:
+            every = predict_epochs(beside, job.every, job.table, job.splits, needed(job), tick, load)
         tick("measuring")
         log = log or _open_labels(job)
         labels = _write_data(job, beside)
-        write_manifest(beside, _manifest_facts(job, facts, log, labels, search))
+        write_manifest(beside, {**_manifest_facts(job, facts, log, labels, search), "every_epoch": every})
     path = job.selection.folder / REPORT
     try:
         report = rebuild(folder)
@@ -97,7 +108,8 @@ class _Ticker:
         seeds = {model.name: sum(len(winner.seeds) for winner in model.winners) for model in job.models}
         crossing = sum(seeds[model.name] for model in job.models if job.cross and job.cross in job.protocols_of(model))
         self._progress, self._done = progress, 0
-        self._total = sum(seeds.values()) + crossing + 1
+        epochs = sum(len(winner.seeds) for winner in job.every.winners) if job.every is not None else 0
+        self._total = sum(seeds.values()) + crossing + epochs + 1
 
     def __call__(self, what: str) -> None:
         if self._progress is not None:

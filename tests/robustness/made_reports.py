@@ -144,6 +144,7 @@ def made_report(
         },
         "dpft": [_dpft(models[0], fold, seed, names, epochs) for fold in range(folds) for seed in range(seeds)],
         "published": [],
+        "selection_gap": [],
     }  # fmt: skip
 
 

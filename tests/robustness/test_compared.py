@@ -9,12 +9,15 @@ import jsonschema
 import numpy as np
 import pytest
 
+from mcutune.data.splits import split_of
 from mcutune.data.table import Table
 from mcutune.domain.combination import Modalities
+from mcutune.domain.task import METRICS
 from mcutune.errors import BadInput, Damaged
 from mcutune.files import read_json, sha256_file, write_json
 from mcutune.robustness import html
 from mcutune.robustness.answers import in_words
+from mcutune.robustness.batches import batch_of
 from mcutune.robustness.blocks import Block
 from mcutune.robustness.mean_differences import mean_differences
 from mcutune.robustness.measure import comparisons
@@ -28,6 +31,28 @@ from tests.robustness.test_certify import SCHEMA
 from tests.robustness.worlds import checkpoint, load_fake, make_run, make_table
 
 LABELS = Modalities(("audio", "text", "video")).labels
+
+
+def every_epoch(home: Path, table: Table, epochs: tuple[float, ...] = (2.0, 0.5, 0.4, 1.5, 0.6), best: int = 2) -> None:
+    """Winners of which every epoch was kept: five, with this noise; validation chose the second."""
+    run = home / "runs" / "run"
+    own, folder, folds = read_json(run / "best.json"), run / "compare" / "epochs", []
+    for n, one in enumerate(own["best"]):
+        seeds = []
+        for seed in range(2):
+            place = folder / "checkpoints" / one["fold"] / "1" / str(seed)
+            kept = epochs[: len(epochs) - (n == 1)]  # a fold may have fewer epochs
+            made = checkpoint(table, one["fold"], 70, seed, {"noise": epochs[best - 1], "epochs": list(kept)})
+            write_json(place / "checkpoint.json", {**made, "best_epoch": best})
+            digest = sha256_file(place / "checkpoint.json")
+            seeds.append({"seed": seed, "folder": str(place.relative_to(folder)), "sha256": digest})
+        part = {"trial": 1, "configuration": {"rank": 4}, "combination": None, "seeds": seeds}
+        folds.append({"fold": one["fold"], "parts": [part]})
+    model = {"key": "every_epoch", "title": "every epoch kept", "how": "single", "rate": None, "failed": None,
+             "changes": {"kept": "every"}, "same_as_winner": [], "folds": folds}  # fmt: skip
+    winners = {one["fold"]: [c["sha256"] for c in one["checkpoints"]] for one in own["best"]}
+    write_json(folder / "models.json", {"schema": 1, "word": "epochs", "run": "run", "winners": winners,
+                                        "same_weights": True, "models": [model]})  # fmt: skip
 
 
 def beside(home: Path, table: Table, *, noise: float = 1.5, word: str = "comparators", **changes: Any) -> Path:
@@ -185,3 +210,50 @@ def test_what_does_not_belong_is_left_out_or_refused(tmp_path: Path) -> None:
     write_json(folder / "models.json", facts)
     with pytest.raises(Damaged, match="outside the run"):
         report_of(tmp_path, "fixed")
+
+
+def gap_twin(home: Path, table: Table, metric: str, each: bool) -> tuple[float, float]:
+    """Mean over folds and seeds of the chosen epochs' scores: by validation and by test, one model after another."""
+    honest, chosen = [], []
+    for fold in table.manifest.folds:
+        split = split_of(table, fold)
+        batch = batch_of(table, split.test, table.labelled[split.test])
+        truth = table.labels(split.test[batch.measured])
+        for seed in range(2):
+            model = load_fake(home / "runs" / "run" / "compare" / "epochs" / "checkpoints" / fold / "1" / str(seed))
+            scores = np.array([
+                [METRICS[metric](every.argmax(axis=1)[batch.measured], truth, 4) for every in batch.every(one)]
+                for one in model.epochs()
+            ])  # fmt: skip
+            honest.append(scores[1].mean())
+            chosen.append(scores.max(axis=0).mean() if each else max(row.mean() for row in scores))
+    return float(np.mean(honest)), float(np.mean(chosen))
+
+
+@pytest.mark.parametrize("metric", ["ua", "wa"])
+def test_the_selection_gap_is_that_of_a_slow_twin(tmp_path: Path, metric: str) -> None:
+    table = make_table(tmp_path, rows=300)
+    make_run(tmp_path, table)
+    every_epoch(tmp_path, table)
+    report = report_of(tmp_path, "fixed")
+    folder = tmp_path / "runs" / "run" / "robustness" / report["provenance"]["evidence"]["folder"]
+    assert rebuild(folder) == report
+    for how, each in (("one epoch", False), ("an epoch a combination", True)):
+        mine = [one for one in report["selection_gap"] if (one["metric"], one["how"]) == (metric, how)]
+        assert [one["combination"] for one in mine] == [None, *LABELS]
+        honest, chosen = gap_twin(tmp_path, table, metric, each)
+        assert mine[0]["honest"] == pytest.approx(honest, abs=1e-9)
+        assert mine[0]["chosen_on_test"] == pytest.approx(chosen, abs=1e-9)
+        assert mine[0]["gap"] == pytest.approx(chosen - honest, abs=1e-9)
+        assert 0 <= mine[0]["least"] <= mine[0]["gap"] <= mine[0]["most"]
+        if each:
+            assert all(one["least"] >= 0 for one in mine)
+    page = html.render(report)
+    assert "Selection gap: what not to do" in page and "are not results" in page
+
+
+def test_without_epochs_there_is_no_gap(tmp_path: Path) -> None:
+    world(tmp_path)
+    report = report_of(tmp_path, "fixed")
+    assert report["selection_gap"] == []
+    assert "Selection gap" not in html.render(report)

@@ -91,6 +91,14 @@ class FakeModel:
         self.classes = len(self.label_names) or 1
         self.attends = bool(self.configuration.get("attends", False))
 
+    def epochs(self) -> list[FakeModel]:
+        """After each of its epochs a model that is less noisy, or more; the best of them is itself."""
+        made = []
+        for epoch, noise in enumerate(self.configuration["epochs"], 1):
+            own = {**self.configuration, "noise": noise, "noise_seed": self.configuration["noise_seed"] + 1000 * epoch}
+            made.append(FakeModel({**self.info, "configuration": own}))
+        return made
+
     def _scores(
         self, features: dict[str, np.ndarray], modality: str, group: np.ndarray, mode: str | None
     ) -> np.ndarray:
