@@ -93,6 +93,21 @@ def _fixed(report: dict[str, Any], protocol: dict[str, Any]) -> Iterator[Rendera
     _add_summaries(made, _mine(report, protocol, "summaries"), metrics)
     yield made
     yield from _contributions(report, protocol)
+    yield from _calibration(report)
+
+
+def _calibration(report: dict[str, Any]) -> Iterator[RenderableType]:
+    """One line: how far confidence is off with everything present and at worst, and after the temperature."""
+    measures = (report.get("calibration") or {}).get("measures", [])
+    rows = [row for row in measures if row["model"] == subject(report) and row["measure"] == "ece"]
+    before, after = (
+        {row["combination"]: row["value"] for row in rows if row["stage"] == s} for s in ("before", "after")
+    )
+    if before:
+        full = max(before, key=lambda label: label.count("+"))
+        worst = max(before, key=lambda label: before[label])
+        shown = (f"{inert(label)} {before[label]:.3f} → {after[label]:.3f}" for label in dict.fromkeys((full, worst)))
+        yield plain(f"calibration error, before → after one temperature: {', '.join(shown)}", "dim")
 
 
 def _contributions(report: dict[str, Any], protocol: dict[str, Any]) -> Iterator[RenderableType]:

@@ -29,9 +29,14 @@ LIMIT = 2_000_000  # bytes of a page
 _ROWS = (1023, 255, 63, 15)  # of a table: as many as fit
 _TEMPLATE, _STYLE = "report.html.j2", "report.css"
 _TEMPLATES = (
-    _TEMPLATE, "report_macros.html.j2", "report_comparators.html.j2", "report_gap.html.j2", "report_overall.html.j2",
+    _TEMPLATE,
+    "report_macros.html.j2",
+    "report_comparators.html.j2",
+    "report_gap.html.j2",
+    "report_overall.html.j2",
+    "report_calibration.html.j2",
     "difference.html.j2",
-)  # fmt: skip
+)
 
 
 def render(report: dict[str, Any], verdict: dict[str, Any] | None = None) -> str:

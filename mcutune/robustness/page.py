@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mcutune.robustness.calibration_view import CalibrationView, view
 from mcutune.robustness.comparators_page import Comparators, comparators, is_comparator
 from mcutune.robustness.drawings import Curves, Trajectories, curves, trajectories
 from mcutune.robustness.gap_page import SelectionGap, selection_gap
@@ -103,7 +104,7 @@ class Page:
     same: tuple[tuple[str, str], ...]
     published: tuple[Published, ...]
     overall: tuple[Overall, ...]
-    calibration: Generic | None
+    calibration: CalibrationView | None
     comparators: Comparators | None
     gap: SelectionGap | None
     failed: tuple[Entry, ...]
@@ -111,19 +112,12 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Generic:
-    """Entries as a table of their plain values."""
-
-    keys: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
 class Drawings:
-    """The figures: curves by protocol, trajectories by model."""
+    """The figures: curves by protocol, trajectories by model, reliability diagrams."""
 
     curves: dict[str, Curves]
     trajectories: tuple[Trajectories, ...]
+    calibration: CalibrationView | None
 
 
 def drawings(report: Entry) -> Drawings:
@@ -136,7 +130,7 @@ def drawings(report: Entry) -> Drawings:
     models = dict.fromkeys(one["model"] for one in report["dpft"])
     mine = ([one for one in report["dpft"] if one["model"] == model] for model in models)
     drawn = (trajectories(of, names, f"d{n}") for n, of in enumerate(mine))
-    return Drawings(found, tuple(one for one in drawn if one is not None))
+    return Drawings(found, tuple(one for one in drawn if one is not None), view(report))
 
 
 def _shown(report: Entry) -> set[str]:
@@ -162,7 +156,7 @@ def page(report: Entry, drawn: Drawings, most: int) -> Page:
         same=same,
         published=tuple(_published(report, subject["name"], names)),
         overall=views(report),
-        calibration=_generic(report.get("calibration")),
+        calibration=drawn.calibration,
         comparators=comparators(report, names, most),
         gap=selection_gap(report, names, most),
         failed=tuple(check for check in report["checks"] if not check["passed"]),
@@ -330,16 +324,3 @@ def _published(report: Entry, model: str, names: Sequence[str]) -> Iterator[Publ
 def _ordered(keys: Iterable[str], order: Sequence[str]) -> list[str]:
     rank = {key: n for n, key in enumerate(order)}
     return sorted(dict.fromkeys(keys), key=lambda key: rank.get(key, len(rank)))
-
-
-def _generic(entries: Any) -> Generic | None:
-    """A table of a part of the report that has no view of its own yet."""
-    rows = [entries] if isinstance(entries, dict) else entries
-    if not rows:
-        return None
-    plain = [{key: one[key] for key in one if not isinstance(one[key], (list, dict))} for one in rows]
-    keys = list(dict.fromkeys(key for one in plain for key in one))
-    return Generic(
-        tuple(key.replace("_", " ") for key in keys),
-        tuple(tuple(setting(one.get(key)) for key in keys) for one in plain),
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,21 @@ def test_missing_validation_predictions_are_noticed(home: Path, report: Entry) -
             rebuild(folder)
     finally:
         path.write_bytes(whole)
+
+
+def test_the_page_and_the_terminal_show_it(report: Entry) -> None:
+    from rich.console import Console
+
+    from mcutune.cli.render_report import report_view
+    from mcutune.robustness.html import render
+
+    shown = render(report)
+    one = found_in(report["calibration"]["measures"], model="run", combination="audio", measure="ece", stage="before")
+    assert f"<b>{one['value']:.3f}</b>" in shown
+    assert shown.count("accuracy against confidence, a point a bin") == 7
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(report_view(report))
+    assert "calibration error, before → after one temperature: audio+text+video" in console.export_text()
 
 
 def test_values_say_why_not(tmp_path: Path) -> None:

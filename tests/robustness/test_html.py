@@ -271,12 +271,13 @@ def test_a_failed_check_stands_above_everything() -> None:
 def test_parts_of_a_report_that_may_be_absent() -> None:
     report = short(sample()) | {"search": None, "dpft": [], "published": [], "comparisons": [], "degradation": []}
     report["models"] = report["models"][:1]
-    report["calibration"] = [{"combination": "audio", "ece": 0.04, "bins": [1, 2]}]
+    report["calibration"] = {"reason": "no fixed protocol was measured", "bins": 15, "risk": 0.2}
+    report["calibration"] |= {"temperatures": [], "measures": [], "reliability": []}
     made = Parsed(html.render(report))
     text = "".join(made.text)
     assert made.faults == []
     assert "what was searched is not known" in text and "Published numbers" not in text and "DPFT" not in text
-    assert "Calibration" in text and "0.04" in text
+    assert "Calibration" in text and "Not measured: no fixed protocol" in text
 
 
 def test_settings_are_set_against_trial_zero() -> None:
