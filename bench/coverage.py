@@ -36,6 +36,7 @@ from mcutune.robustness.statistics import (
     expanded_tail,
     holm,
     jackknife_errors,
+    outermost,
     permutation_test,
     t_bounds,
 )
@@ -131,14 +132,16 @@ def bounds_of_many(sums: Array, rows: Array, metrics: tuple[str, ...], how: Resa
     """
     found = statistics_of(metrics)
     freedom = np.maximum(1.0, np.array([effective_groups(one) for one in rows.T]) - 1)
+    values = [statistic.function(sums.sum(axis=0)) for statistic in found]
+    parts = zip(found, values, jackknife_errors(sums, found), strict=True)
+    by_t = [t_bounds(value, error, one.scale, freedom, how.confidence) for one, value, error in parts]
     if len(sums) < BOOTSTRAP_FROM:
-        values = [statistic.function(sums.sum(axis=0)) for statistic in found]
-        errors = jackknife_errors(sums, found)
-        parts = zip(found, values, errors, strict=True)
-        return [t_bounds(value, error, one.scale, freedom, how.confidence) for one, value, error in parts]
+        return by_t
     tail = expanded_tail(len(sums), freedom, how.confidence)
     drawn = bootstrap(sums, found, how.resamples, how.seed)
-    return [(_quantile(ordered, tail), _quantile(ordered, 1 - tail)) for one in drawn for ordered in [np.sort(one, 0)]]
+    ordered = [np.sort(one, axis=0) for one in drawn]
+    by_resamples = [(_quantile(one, tail), _quantile(one, 1 - tail)) for one in ordered]
+    return [outermost(one, other) for one, other in zip(by_resamples, by_t, strict=True)]
 
 
 def _quantile(ordered: Array, share: Array) -> Array:

@@ -307,3 +307,15 @@ def test_the_detectable_difference_is_found_with_its_power() -> None:
     draws = random.normal(size, 1, (4000, 20))
     t = draws.mean(axis=1) / (draws.std(axis=1, ddof=1) / math.sqrt(20))
     assert (np.abs(t) > stats.t.ppf(0.975, 19)).mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_a_bootstrap_interval_is_no_narrower_than_t_or_its_own_percentiles() -> None:
+    sums, rows = sums_of("wa", groups=31, rows=900)
+    statistic = Statistic(mean_over_replicates("wa"), "fraction")
+    (found,) = intervals(sums, rows, [statistic])
+    freedom = effective_groups(rows) - 1
+    low, high = t_bounds(found.value, found.error, "fraction", freedom, 0.95)
+    drawn = np.sort(bootstrap(sums, [statistic], 4000, 0)[0], axis=0)
+    assert (found.low <= np.minimum(low, drawn[100])).all()
+    assert (found.high >= np.maximum(high, drawn[-101])).all()
+    assert found.method == [BOOTSTRAP] * 3
