@@ -219,7 +219,9 @@ def _warnings(report: dict[str, Any]) -> Iterator[RenderableType]:
 
 _PROTOCOLS = {
     "fixed": _fixed,
+    "incomplete_training": _fixed,
     "random": _curves,
+    "rate_shift": _curves,
     "random_batch": _curves,
     "imbalanced": _scenarios,
     "gaps": _curves,

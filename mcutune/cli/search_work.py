@@ -101,7 +101,7 @@ class Watch:
         self._view = view
         self._plan = plan
         self._place = place
-        self._default = plan.space.default.model_dump(mode="json")
+        self._defaults = {fold: plan.space.of(fold).default.model_dump(mode="json") for fold in plan.folds}
         self._ended: dict[tuple[str, int], TrialRow] = {}
         self._history: list[tuple[float, int]] = []
 
@@ -133,7 +133,7 @@ class Watch:
         )
 
     def _row(self, trial: TrialView) -> TrialRow:
-        settings = {**self._default, **trial.settings}
+        settings = {**self._defaults[trial.fold], **trial.settings}
         return TrialRow(trial.fold, trial.number, trial.state, trial.epoch, trial.epochs, trial.score, settings)
 
     def _keys(self) -> list[str]:

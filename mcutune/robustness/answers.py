@@ -44,7 +44,35 @@ def in_words(report: Entry) -> list[Entry]:
             answer = _answer(mine[0], cells, comparator["same_as_winner"], len(model["winners"]))
             facts = {"model": model["name"], "key": comparator["key"], "title": comparator["title"]}
             found.append({**facts, "question": _QUESTIONS[comparator["key"]], "answer": answer})
-    return found
+    return [*found, *_of_rates(report, metric)]
+
+
+def _of_rates(report: Entry, metric: str) -> list[Entry]:
+    """Whether one model for all missing rates is as good as one trained at each, where each is met."""
+    trained = {one["name"]: one["comparator"]["rate"] for one in report["models"] if _is_rate(one)}
+    cells = [
+        one
+        for one in report["comparisons"]
+        if one["metric"] == metric and one["reference"] in trained
+        and one["scenario"] == f"rate={trained[one['reference']]:g}" and one["combination"] is None
+    ]  # fmt: skip
+    if not cells:
+        return []
+    gains = [METRICS[metric].signed(one["difference"]) for one in cells]
+    shown = [gain for one, gain in zip(cells, gains, strict=True) if one["p_holm"] < _ALPHA]
+    better, worse = sum(gain > 0 for gain in shown), sum(gain < 0 for gain in shown)
+    mean = sum(gains) / len(gains)
+    text = (
+        f"Where each is met, the winner is shown to be better in {better} and worse in {worse} of {len(cells)} rates; "
+        f"on average it is {title(metric)} {number(abs(mean))} {'better' if mean >= 0 else 'worse'}."
+    )
+    question = "Is one model for all missing rates as good as one trained at each?"
+    return [{"model": cells[0]["reference"], "key": "rate_shift", "title": "one model a rate", "question": question,
+             "answer": text}]  # fmt: skip
+
+
+def _is_rate(model: Entry) -> bool:
+    return bool(model["comparator"] and model["comparator"]["word"] == "rate_shift")
 
 
 def _default(model: Entry) -> Entry | None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mcutune.robustness.compared import OWN_KIND
+from mcutune.robustness.mean_differences import MAIN
 from mcutune.robustness.tables import (
     Cell,
     Forest,
@@ -55,6 +57,11 @@ class Details:
 
 @dataclass(frozen=True)
 class Comparators:
+    """A section of the page. `lead`: what the models are; `ask`: what stands above the names of places."""
+
+    id: str
+    title: str
+    lead: str
     answers: tuple[Entry, ...]
     means: tuple[Means, ...]
     beside: Beside | None
@@ -68,22 +75,54 @@ def is_comparator(model: Entry) -> bool:
     return comparator is not None and not comparator["asked"]
 
 
-def comparators(report: Entry, names: Sequence[str], most: int) -> Comparators | None:
-    """None where nothing was trained beside the winners. `most`: rows that a table may have."""
-    models = [one for one in report["models"] if is_comparator(one) and one["comparator"]["word"] == "comparators"]
-    if not models:
-        return None
-    return Comparators(
-        tuple(report["answers"]),
-        tuple(_means(report, models, most)),
-        _beside(report, models),
-        tuple(_details(report, models, names, most)),
-        title(main_metric(one["metric"] for one in report["measurements"])),
-    )
+_SECTIONS = {
+    "comparators": (
+        "Against simpler models",
+        "Trained beside the winners under the same splits, seeds and normalisation; each is the winner of its fold "
+        "with one thing changed.",
+        "fixed",
+    ),
+    "rate_shift": (
+        "Trained at one missing rate, met another",
+        "A row a model: the winner, which serves all rates, and one model trained at each rate. A column is the rate "
+        "that is met; published curves of one model a rate are the diagonal.",
+        "rate_shift",
+    ),
+    "incomplete_training": (
+        "Trained on incomplete rows",
+        "A row a model, trained by the winner's settings while so much of the training rows was hidden from all of "
+        "training.",
+        "incomplete_training",
+    ),
+}
 
 
-def _means(report: Entry, models: Sequence[Entry], most: int) -> Iterator[Means]:
-    titles = {one["model"]: one["title"] for one in report["answers"]}
+def comparators(report: Entry, names: Sequence[str], most: int) -> tuple[Comparators, ...]:
+    """A section a word that trained something beside the winners. `most`: rows that a table may have."""
+    found = []
+    for word, (words, lead, kind) in _SECTIONS.items():
+        models = [one for one in report["models"] if is_comparator(one) and one["comparator"]["word"] == word]
+        protocol = next((one["id"] for one in report["protocols"] if one["kind"] == kind), None)
+        if not models or (word != "comparators" and protocol is None):
+            continue
+        answers = tuple(one for one in report["answers"] if (one["key"] in OWN_KIND) == (word != "comparators"))
+        found.append(
+            Comparators(
+                word,
+                words,
+                lead,
+                tuple(one for one in answers if one["key"] not in OWN_KIND or one["key"] == word),
+                tuple(_means(report, models, most, word == "comparators")),
+                _beside(report, models, protocol),
+                tuple(_details(report, models, names, most)),
+                title(main_metric(one["metric"] for one in report["measurements"])),
+            )
+        )
+    return tuple(found)
+
+
+def _means(report: Entry, models: Sequence[Entry], most: int, default: bool) -> Iterator[Means]:
+    titles = {one["model"]: one["title"] for one in report["answers"] if default}
     titles |= {one["name"]: one["comparator"]["title"] for one in models}
     known = [one for one in report["mean_differences"] if one["reference"] in titles]
     for protocol in dict.fromkeys(one["protocol"] for one in known):
@@ -97,20 +136,19 @@ def _means(report: Entry, models: Sequence[Entry], most: int) -> Iterator[Means]
         yield Means(protocol, over.format(mine[0]["over"]), forests)
 
 
-def _beside(report: Entry, models: Sequence[Entry]) -> Beside | None:
-    """Values under the fixed protocol, and their mean, by the main metric."""
-    fixed = next((one["id"] for one in report["protocols"] if one["kind"] == "fixed"), None)
+def _beside(report: Entry, models: Sequence[Entry], protocol: str | None) -> Beside | None:
+    """Values under a protocol, and their mean, by the main metric."""
     metric = main_metric(one["metric"] for one in report["measurements"])
-    every = [one for one in report["measurements"] if (one["protocol"], one["metric"]) == (fixed, metric)]
-    places = tuple(dict.fromkeys(str(one["combination"]) for one in every))
+    every = [one for one in report["measurements"] if (one["protocol"], one["metric"]) == (protocol, metric)]
+    places = tuple(dict.fromkeys(_place(one) for one in every))
     if not 0 < len(places) <= _MOST_PLACES:
         return None
     subject = next(one for one in report["models"] if one["role"] == "subject")
     shown = [(subject["name"], subject["name"]), *((one["name"], one["comparator"]["title"]) for one in models)]
     names = {name for name, _ in shown}
-    means = {one["model"]: one for one in report["summaries"]
-             if (one["protocol"], one["metric"], one["name"]) == (fixed, metric, "mean_all")}  # fmt: skip
-    values = {(one["model"], one["combination"]): one for one in every if one["model"] in names}
+    summaries = [one for one in report["summaries"] if (one["protocol"], one["metric"]) == (protocol, metric)]
+    means = {one["model"]: one for one in summaries if one["name"] in MAIN}
+    values = {(one["model"], _place(one)): one for one in every if one["model"] in names}
     worst, best = scale(metric, [one["value"] for one in values.values()])
     rows = []
     for name, words in shown:
@@ -118,7 +156,12 @@ def _beside(report: Entry, models: Sequence[Entry]) -> Beside | None:
         rows.append(
             (words, tuple(cell({**one, "low": None, "high": None}, worst, best) if one else None for one in found))
         )
-    return Beside(str(fixed), title(metric), places, tuple(rows), (number(worst), number(best)))
+    return Beside(str(protocol), title(metric), places, tuple(rows), (number(worst), number(best)))
+
+
+def _place(one: Entry) -> str:
+    """A combination, or the level of a scenario."""
+    return str(one["combination"] or str(one["scenario"]).partition("=")[2] or one["scenario"])
 
 
 def _details(report: Entry, models: Sequence[Entry], names: Sequence[str], most: int) -> Iterator[Details]:

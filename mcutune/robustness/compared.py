@@ -25,11 +25,12 @@ from mcutune.robustness.selection import (
 
 FOLDER, MODELS = "compare", "models.json"
 COMPARATORS, RATE_SHIFT, INCOMPLETE, EPOCHS = "comparators", "rate_shift", "incomplete_training", "epochs"
+OWN_KIND = (RATE_SHIFT, INCOMPLETE)  # words whose models a kind of protocol of that name measures
 # The kinds of protocol under which the models of a word are measured; one asked for by name is measured under all.
 MEASURED_UNDER: Mapping[str, tuple[str, ...]] = {
     COMPARATORS: ("fixed", "random"),
     RATE_SHIFT: ("rate_shift",),
-    INCOMPLETE: ("fixed", "random"),
+    INCOMPLETE: ("incomplete_training", "random"),
 }
 CALIBRATION = "calibration"  # asked of takes_part as if it were a kind of protocol
 _HASH = "^[0-9a-f]{64}$"
@@ -149,6 +150,11 @@ def _seed(fold: _Fold, k: int, how: str, folder: Path) -> Seed:
     parts = tuple((str(label), folder / one.folder) for label, one in places)
     digest = sha256(canonical_json([how, [[label, one.sha256] for label, one in places]]))
     return Seed(first.seed, folder / first.folder, digest, how, parts)
+
+
+def comparator_of(model: dict[str, Any]) -> Comparator | None:
+    """Of a model of a report."""
+    return Comparator(**model["comparator"]) if model["comparator"] is not None else None
 
 
 def takes_part(comparator: Comparator | None, kind: str) -> bool:

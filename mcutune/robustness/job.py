@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from mcutune.domain.task import Task
 from mcutune.errors import BadInput
 from mcutune.files import canonical_json, sha256
 from mcutune.robustness.batches import Array
-from mcutune.robustness.compared import COMPARATORS, EPOCHS, compared, takes_part
+from mcutune.robustness.compared import COMPARATORS, EPOCHS, OWN_KIND, compared, takes_part
 from mcutune.robustness.cross import LabelReading, read_labels
 from mcutune.robustness.kinds import CrossDataset, LabelDependent, Masked, Noise, Protocol
 from mcutune.robustness.masks import Masks, UnderTest, draw_masks
@@ -99,7 +99,9 @@ def prepare(
 ) -> Job:  # fmt: skip
     """Raises BadInput, NoResult or Damaged where the models, protocols and tables do not fit each other."""
     chosen = select(given, home)
-    default = ["fixed", "random", *(["cross_dataset"] if target else [])]
+    beside = _trained_beside(chosen, against, home)
+    default = ["fixed", "random", *(word for word in beside if word in OWN_KIND)]
+    default += ["cross_dataset"] if target else []
     table = open_table(chosen.table, home=home)
     if table.manifest.hash != chosen.table_hash:
         raise BadInput(
@@ -107,7 +109,8 @@ def prepare(
             hint="import the same data again, or search anew",
         )
     other = open_table(target, home=home) if target else None
-    loaded, skipped = _protocols(protocols or default, table, other)
+    loaded, skipped = _protocols(_with_all(protocols or default, beside), table, other)
+    _check_trained(loaded, beside, chosen)
     if sum(isinstance(one, CrossDataset) for one in loaded) > 1:
         raise BadInput("one cross_dataset protocol at a time")
     crossing = any(isinstance(one, CrossDataset) for one in loaded)
@@ -118,9 +121,9 @@ def prepare(
     facts = facts_of(table)
     cells = tuple(cell for one in loaded for cell in plan(one, facts, facts_of(other) if other else None))
     models = (chosen, *(_reference(one, chosen, home) for one in _references(chosen, against, home)))
-    if against is None and _of_run(chosen):
-        models += compared(str(chosen.run), home, COMPARATORS)
-    every = next(iter(compared(str(chosen.run), home, EPOCHS) if _of_run(chosen) else ()), None)
+    kinds = {COMPARATORS, *(one.kind for one in loaded)}
+    models += tuple(one for word, of in beside.items() if word in kinds for one in of)
+    every = next(iter(beside.get(EPOCHS, ())), None)
     splits = {winner.fold: split_of(table, winner.fold) for winner in chosen.winners}
     reading = _reading(loaded, table, other) if other is not None else None
     drawn = _given(loaded, table, facts, splits)
@@ -164,6 +167,32 @@ def facts_of(table: Table) -> TableFacts:
 def _of_run(chosen: Selection) -> bool:
     """Whether the winners of a run are measured, not a trial or checkpoint of it."""
     return chosen.run is not None and chosen.given in ("best", chosen.run)
+
+
+def _trained_beside(
+    chosen: Selection, against: Sequence[str] | None, home: Path
+) -> dict[str, tuple[Selection, ...]]:  # fmt: skip
+    """What each word of `mcutune compare` trained beside the winners; nothing where something else was asked for."""
+    if against is not None or not _of_run(chosen):
+        return {}
+    words = {word: compared(str(chosen.run), home, word) for word in (COMPARATORS, *OWN_KIND, EPOCHS)}
+    return {word: of for word, of in words.items() if of}
+
+
+def _with_all(given: Sequence[str], beside: Mapping[str, object]) -> list[str]:
+    """`all` is what was trained beside, too."""
+    more = [word for word in OWN_KIND if ALL in given and word in beside and word not in given]
+    return [*given, *more]
+
+
+def _check_trained(loaded: Sequence[Protocol], beside: Mapping[str, object], chosen: Selection) -> None:
+    """Raises BadInput where a protocol measures models that were not trained."""
+    for one in loaded:
+        if one.kind in OWN_KIND and one.kind not in beside:
+            raise BadInput(
+                f"protocol {one.id} measures models that were not trained beside {chosen.name}",
+                hint=f"mcutune compare {chosen.run or 'NAME'} --with {one.kind}",
+            )
 
 
 def _references(chosen: Selection, against: Sequence[str] | None, home: Path) -> list[str]:

@@ -50,10 +50,20 @@ class Fixed(_Common):
     combinations: Literal["all"] | list[str] = "all"
 
 
-class Random(_Drawn):
-    """Modalities missing at random at exact rates, row by row or dialogue by dialogue."""
+class IncompleteTraining(Fixed):
+    """As Fixed, of models trained on rows that are incomplete themselves: `training_rates`, one a model."""
 
-    kind: Literal["random"]
+    kind: Literal["incomplete_training"]  # type: ignore[assignment]
+    training_rates: list[Annotated[float, Field(gt=0, lt=1)]] = Field(min_length=1)
+
+
+class Random(_Drawn):
+    """Modalities missing at random at exact rates, row by row or dialogue by dialogue.
+
+    rate_shift: the same, of models trained at each of the rates.
+    """
+
+    kind: Literal["random", "rate_shift"]
     rates: list[Share] = Field(min_length=1)
     per: Literal["utterance", "dialogue"] = "utterance"
 
@@ -127,10 +137,12 @@ class CrossDataset(_Common):
 
 Masked = Random | RandomBatch | Imbalanced | Gaps | LabelDependent
 Drawn = Masked | Noise
-Protocol = Fixed | Drawn | CrossDataset
+Protocol = Fixed | IncompleteTraining | Drawn | CrossDataset
 KINDS: dict[str, type[Protocol]] = {
     "fixed": Fixed,
+    "incomplete_training": IncompleteTraining,
     "random": Random,
+    "rate_shift": Random,
     "random_batch": RandomBatch,
     "imbalanced": Imbalanced,
     "gaps": Gaps,

@@ -303,6 +303,7 @@ def rates_by_strength(counts: Array, overall: float, strength: float, most: floa
 
 _OF_KIND: dict[str, Callable[[Any, Sequence[Scenario], UnderTest, TableFacts], Array]] = {
     "random": _random,
+    "rate_shift": _random,
     "random_batch": _random_batch,
     "imbalanced": _imbalanced,
     "gaps": _gaps,

@@ -1,7 +1,7 @@
 """Is the subject better than each reference on the whole? Paired differences of means over cells, in one family.
 
 The cells themselves are compared by measure.comparisons. A mean is one number a model, so the question has one test a
-reference, adjusted by Holm over all references under the same protocol and metric.
+reference, adjusted by Holm over all references of a question under the same protocol and metric.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mcutune.robustness.blocks import Block
+from mcutune.robustness.compared import COMPARATORS
 from mcutune.robustness.evidence import Array
 from mcutune.robustness.measure import weighted_means
 from mcutune.robustness.paired import compare_values, mean_over_replicates, number
@@ -18,6 +19,12 @@ from mcutune.robustness.statistics import Resampling, holm
 
 Entry = dict[str, Any]
 MAIN = ("mean_all", "area")  # the mean that speaks for a protocol, where it has one
+
+
+def families(models: Sequence[Entry], blocks: Sequence[Block]) -> list[list[Block]]:
+    """The blocks of references by question: trials and comparators share one, the models of other words have theirs."""
+    words = [one["comparator"]["word"] if one["comparator"] else COMPARATORS for one in models]
+    return [[b for w, b in zip(words, blocks, strict=True) if w == word] for word in dict.fromkeys(words)]
 
 
 def mean_differences(block: Block, references: Sequence[Block], metrics: Sequence[str], how: Resampling) -> list[Entry]:

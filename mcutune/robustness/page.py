@@ -33,7 +33,9 @@ Entry = dict[str, Any]
 
 _KINDS = {
     "fixed": "combination",
+    "incomplete_training": "combination",
     "random": "missing rate",
+    "rate_shift": "missing rate",
     "random_batch": "missing rate",
     "imbalanced": "missing rates",
     "gaps": "share lost",
@@ -105,7 +107,7 @@ class Page:
     published: tuple[Published, ...]
     overall: tuple[Overall, ...]
     calibration: CalibrationView | None
-    comparators: Comparators | None
+    comparators: tuple[Comparators, ...]
     gap: SelectionGap | None
     failed: tuple[Entry, ...]
     with_intervals: bool

@@ -25,7 +25,7 @@ from mcutune.robustness.blocks import (
 )
 from mcutune.robustness.cautions import warnings
 from mcutune.robustness.checks import Check
-from mcutune.robustness.compared import CALIBRATION, takes_part
+from mcutune.robustness.compared import CALIBRATION, comparator_of, takes_part
 from mcutune.robustness.confidence import calibration
 from mcutune.robustness.effective import effective
 from mcutune.robustness.every_epoch import selection_gap
@@ -33,13 +33,12 @@ from mcutune.robustness.evidence import Array, read_manifest
 from mcutune.robustness.fingerprint import Classes, fingerprint
 from mcutune.robustness.kinds import KINDS, CrossDataset, Drawn, Fixed, LabelDependent, Masked, Noise, Protocol
 from mcutune.robustness.masks import classes_of
-from mcutune.robustness.mean_differences import mean_differences
+from mcutune.robustness.mean_differences import families, mean_differences
 from mcutune.robustness.measure import Entry, comparisons, curves, measured, metrics_of, transfers
 from mcutune.robustness.overall import overall
 from mcutune.robustness.protocol import Cell, common_modalities, complete, plan
 from mcutune.robustness.published import matching
 from mcutune.robustness.scenarios import Pattern, TableFacts, class_names, scenarios_of
-from mcutune.robustness.selection import Comparator
 from mcutune.robustness.statistics import Resampling
 from mcutune.robustness.stored import Predicted, Store, answers, asked_of, nothing_file, predictions_file
 from mcutune.robustness.summary import sentences
@@ -166,7 +165,7 @@ class _Rebuilding:
     def _protocol(self, protocol: Protocol, cells: tuple[Cell, ...]) -> None:
         data = self._measured_on(protocol)
         patterns = self._patterns(protocol, data, cells)
-        numbers = [n for n, one in enumerate(self.models) if takes_part(_comparator(one), protocol.kind)]
+        numbers = [n for n, one in enumerate(self.models) if takes_part(comparator_of(one), protocol.kind)]
         blocks = [self._block(protocol, number, cells, patterns) for number in numbers]
         metrics = metrics_of(blocks[0], cells)
         found = []
@@ -186,7 +185,8 @@ class _Rebuilding:
         self.parts.indices += effective(blocks, metrics, self.how)
         for reference in blocks[1:]:
             self.parts.comparisons += comparisons(blocks[0], reference, metrics, self.how)
-        self.parts.mean_differences += mean_differences(blocks[0], blocks[1:], metrics, self.how)
+        for family in families([self.models[n] for n in numbers[1:]], blocks[1:]):
+            self.parts.mean_differences += mean_differences(blocks[0], family, metrics, self.how)
         self.parts.protocols.append(self._about(protocol, data, patterns, len(cells)))
         self.parts.excluded.setdefault(data.name, []).extend(_excluded(protocol, patterns, data.rows.ids))
 
@@ -344,7 +344,7 @@ class _Rebuilding:
         """Of all models but those trained beside, under the combinations of the first fixed protocol."""
         fixed = next((one["id"] for one in self.parts.protocols if one["kind"] == "fixed"), None)
         labels = [m["combination"] for m in self.parts.measurements if m["protocol"] == fixed]
-        mine = [one for one in self.models if takes_part(_comparator(one), CALIBRATION)]  # the first of all models
+        mine = [one for one in self.models if takes_part(comparator_of(one), CALIBRATION)]  # the first of all models
         models = [(one["name"], _seeds(one)) for one in mine]
         return calibration(self.store, self.data, models, list(dict.fromkeys(labels)), self.how)
 
@@ -359,10 +359,6 @@ class _Rebuilding:
 def _table_facts(facts: Entry, classes: tuple[str, ...]) -> TableFacts:
     dims = {one["name"]: one["dim"] for one in facts["modalities"]}
     return TableFacts(facts["table"], dims, Task(facts["task"]), classes)
-
-
-def _comparator(model: Entry) -> Comparator | None:
-    return Comparator(**model["comparator"]) if model["comparator"] is not None else None
 
 
 def _seeds(model: Entry) -> dict[str, tuple[int, ...]]:

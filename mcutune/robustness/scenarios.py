@@ -37,6 +37,7 @@ _ROUNDING = 1e-9
 _INNER = 3  # rows of the shortest dialogue that can have a gap: the first and the last row stay
 AXES = {  # kinds whose scenarios lie on an axis, and what it is: they have curves
     "random": "missing rate",
+    "rate_shift": "missing rate",
     "random_batch": "missing rate",
     "gaps": "share of rows lost",
     "noise": "noise, in standard deviations",
@@ -198,7 +199,9 @@ def _unfit(protocol: Protocol, why: str, hint: str) -> None:
 
 _OF_KIND: dict[str, Callable[[Any, TableFacts], tuple[Scenario, ...]]] = {
     "fixed": _fixed,
+    "incomplete_training": _fixed,
     "random": _random,
+    "rate_shift": _random,
     "random_batch": _random_batch,
     "imbalanced": _imbalanced,
     "gaps": _gaps,

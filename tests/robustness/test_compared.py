@@ -70,9 +70,9 @@ def beside(home: Path, table: Table, *, noise: float = 1.5, word: str = "compara
             seeds.append({"seed": seed, "folder": str(place.relative_to(folder)), "sha256": digest})
         return {"trial": trial, "configuration": {"rank": 4}, "combination": combination, "seeds": seeds}
 
-    def model(key: str, how: str, parts: dict[str | None, int]) -> dict[str, Any]:
+    def model(key: str, how: str, parts: dict[str | None, int], rate: float | None = None) -> dict[str, Any]:
         folds = [{"fold": fold, "parts": [part(fold, n, label) for label, n in parts.items()]} for fold in winners]
-        return {"key": key, "title": key.replace("_", " "), "how": how, "rate": None, "changes": {"sensitivity": 0.0},
+        return {"key": key, "title": key.replace("_", " "), "how": how, "rate": rate, "changes": {"sensitivity": 0.0},
                 "same_as_winner": [], "failed": None, "folds": folds}  # fmt: skip
 
     singles = {name: n + 2 for n, name in enumerate(LABELS[:3])}
@@ -81,6 +81,10 @@ def beside(home: Path, table: Table, *, noise: float = 1.5, word: str = "compara
         model("late_fusion", "late_fusion", {**singles}),
         model("specialists", "specialists", {label: n + 2 for n, label in enumerate(LABELS)}),
     ]
+    if word == "rate_shift":
+        models = [model(f"trained_at_{rate:g}", "single", {None: n}, rate) for n, rate in enumerate((0.0, 0.5))]
+    elif word == "incomplete_training":
+        models = [model("training_missing_0.4", "single", {None: 1}, 0.4)]
     facts = {"schema": 1, "word": word, "run": "run", "data": best["data"], "winners": winners, "same_weights": True,
              "ledger_hash": "0", "models": models}  # fmt: skip
     write_json(folder / "models.json", {**facts, **changes})
@@ -171,10 +175,10 @@ def test_the_page_shows_them_apart(tmp_path: Path) -> None:
     world(tmp_path)
     report = report_of(tmp_path)
     page = html.render(report)
-    assert 'id="comparators"' in page and "Does DPFT help?" in page
+    assert 'id="comparators-section"' in page and "Does DPFT help?" in page
     assert page.count("Against <bdi>run:") == 2  # trial 0 under each protocol, and no comparator
     plain = html.render({**report, "models": report["models"][:2], "answers": []})
-    assert 'id="comparators"' not in plain
+    assert 'id="comparators-section"' not in plain
     assert len(page) - len(plain) < 250_000
 
 
@@ -257,3 +261,35 @@ def test_without_epochs_there_is_no_gap(tmp_path: Path) -> None:
     report = report_of(tmp_path, "fixed")
     assert report["selection_gap"] == []
     assert "Selection gap" not in html.render(report)
+
+
+def test_models_of_rates_are_measured_where_they_belong(tmp_path: Path) -> None:
+    table = make_table(tmp_path, rows=300)
+    make_run(tmp_path, table)
+    with pytest.raises(BadInput, match="not trained beside run.*mcutune compare run --with rate_shift"):
+        report_of(tmp_path, "rate_shift")
+    beside(tmp_path, table, word="rate_shift")
+    beside(tmp_path, table, word="incomplete_training")
+    report = report_of(tmp_path)
+    measured = {kind: {m["model"] for m in report["measurements"] if m["protocol"] == kind} for kind in
+                ("fixed", "random", "rate_shift", "incomplete_training")}  # fmt: skip
+    own = {"run", "run:0"}
+    assert measured["fixed"] == own
+    assert measured["random"] == own | {"run:training_missing_0.4"}
+    assert measured["rate_shift"] == own | {"run:trained_at_0", "run:trained_at_0.5"}
+    assert measured["incomplete_training"] == own | {"run:training_missing_0.4"}
+    curves = {m["protocol"]: m["value"] for m in report["measurements"]
+              if (m["model"], m["scenario"], m["metric"]) == ("run", "rate=0.5", "ua")}  # fmt: skip
+    assert curves["random"] == curves["rate_shift"]  # the same masks
+    families = {(one["reference"], one["family"]) for one in report["mean_differences"] if one["protocol"] == "random"}
+    assert families == {("run:0", 1), ("run:training_missing_0.4", 1)}
+    told = next(one for one in report["answers"] if one["key"] == "rate_shift")
+    diagonal = [one for one in report["comparisons"] if (one["protocol"], one["metric"]) == ("rate_shift", "ua")
+                and (one["reference"], one["scenario"]) in (("run:trained_at_0", "rate=0"),
+                                                           ("run:trained_at_0.5", "rate=0.5"))]  # fmt: skip
+    assert len(diagonal) == 2 and "of 2 rates" in told["answer"]
+    page = html.render(report)
+    assert "Trained at one missing rate, met another" in page and "trained at 0.5" in page
+    assert "Trained on incomplete rows" in page
+    folder = tmp_path / "runs" / "run" / "robustness" / report["provenance"]["evidence"]["folder"]
+    assert rebuild(folder) == report

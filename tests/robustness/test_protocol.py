@@ -9,6 +9,7 @@ import pytest
 
 from mcutune.domain.task import Task
 from mcutune.errors import BadInput, CheckFailed, Problems
+from mcutune.robustness.compared import OWN_KIND
 from mcutune.robustness.job import ORDER
 from mcutune.robustness.kinds import KINDS, Protocol
 from mcutune.robustness.protocol import (
@@ -39,6 +40,8 @@ CELLS: dict[str, tuple[int | str, int | str]] = {
     "noise": ((1 + 5 * 4) * 3, (1 + 5 * 3) * 4),
     "label_dependent": (6 * 3, 6 * 4),
     "cross_dataset": (3 * 2 * 3, 3 * 2 * 4),
+    "rate_shift": (8 * 3, 8 * 4),
+    "incomplete_training": (7 * 3, 3 * 4),
 }
 
 
@@ -47,7 +50,7 @@ def read(text: str) -> Protocol:
 
 
 def test_every_shipped_protocol_has_its_plan() -> None:
-    assert set(shipped_names("eval_protocols")) == set(CELLS) == set(ORDER)
+    assert set(shipped_names("eval_protocols")) == set(CELLS) == {*ORDER, *OWN_KIND}
     assert {load_protocol(name).kind for name in CELLS} == set(KINDS)
     for name, expected in CELLS.items():
         protocol = load_protocol(name)
