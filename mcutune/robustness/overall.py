@@ -56,6 +56,7 @@ def overall(block: Block, metrics: Sequence[str], how: Resampling) -> tuple[list
         summaries.append({**_where(block), **cvar, **_numbers(block, metric, tail, 0)})
         names = ("relative", "relative_worst")
         indices += [_index(block, metric, name, ratios, place) for place, name in enumerate(names)]
+        shares.low[-1:], shares.high[-1:] = shares.low[-1:].clip(min=0), shares.high[-1:].clip(max=1)  # evenness
         indices.append(_index(block, metric, "evenness", shares, len(block.data.names)))
         contributions += list(_contributions(block, metric, shares))
     indices.append(not_measured(block, None, "learning", _NO_GRADIENTS))

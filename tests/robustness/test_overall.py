@@ -78,6 +78,7 @@ def test_a_report_names_them_all(tmp_path: Path, task: Task) -> None:
     found = {one["name"]: one for one in report["indices"] if one["model"] == "run" and one["metric"] in (metric, None)}
     assert list(found) == ["relative", "relative_worst", "evenness", "learning", "effective"]
     assert found["relative"]["low"] < found["relative"]["value"] < found["relative"]["high"]
+    assert 0 <= found["evenness"]["low"] <= found["evenness"]["high"] <= 1
     assert (found["relative"]["value"] < 1) is (task is Task.CLASSIFICATION)
     assert (found["learning"]["value"], bool(found["learning"]["reason"])) == (None, True)
     assert (found["effective"]["value"] is None) is (task is Task.REGRESSION)
