@@ -169,3 +169,37 @@ def test_what_cannot_be_compared_is_refused_in_a_line(
         assert "is not the one that" in refused(capsys, 2, *COMPARE)
     finally:
         (run / "best.json").write_text(best, encoding="utf-8")
+
+
+def test_the_report_reads_what_was_trained(
+    home: Path, told: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A specialist's cell is what the specialist itself answers for the test rows; every epoch's best is above."""
+    import pandas as pd
+
+    from mcutune.data.splits import split_of
+    from mcutune.data.table import open_table
+    from mcutune.model.predictor import load_predictor
+
+    assert cli.run([*COMPARE, "--with", "epochs"]) == 0
+    capsys.readouterr()
+    assert cli.run(["robustness", "--ckpt", RUN, "--protocol", "fixed", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    names = [one["name"] for one in report["models"]]
+    assert names[0] == RUN and f"{RUN}:specialists" in names
+    folder = home / "runs" / RUN / "robustness" / report["provenance"]["evidence"]["folder"]
+    stored = pd.read_parquet(folder / f"predictions-{names.index(f'{RUN}:specialists')}-small.parquet")
+    fold = model(told, "specialists")["folds"][0]
+    part = next(one for one in fold["parts"] if one["combination"] == "audio+text")
+    table = open_table("small")
+    rows = split_of(table, fold["fold"]).test
+    place = home / "runs" / RUN / "compare" / "comparators" / part["seeds"][0]["folder"]
+    features = {name: table.features(name)[rows] for name in table.modalities.names}
+    every = load_predictor(place).all_combinations(features, table.dialogue[rows], table.order[rows], table.group[rows])
+    own = every[table.modalities.labels.index("audio+text")]
+    mine = stored[(stored.fold == fold["fold"]) & (stored.seed == 0) & (stored.combination == "audio+text")]
+    logits = mine.set_index("id")[[f"logit_{k}" for k in range(own.shape[1])]].loc[table.ids[rows]].to_numpy()
+    assert (logits == own).all()
+    gaps = [one for one in report["selection_gap"] if one["combination"] is None]
+    assert gaps and all(one["least"] >= 0 for one in gaps)
+    assert {one["key"] for one in report["answers"]} >= {"shared_only", "specialists", "late_fusion", "without_dpft"}
