@@ -12,6 +12,7 @@ import pytest
 
 from mcutune.data.splits import split_of
 from mcutune.data.table import open_table
+from mcutune.domain.combination import Modalities
 from mcutune.domain.task import Task
 from mcutune.errors import CheckFailed, Damaged
 from mcutune.robustness.batches import batch_of
@@ -244,3 +245,20 @@ def test_masks_of_one_fold_alone_are_those_among_all(tmp_path: Path, home: Path,
     files = (place / "predictions-0-toy-noise.parquet" for place in (mine, evidence(home, report)))
     few, many = (pd.read_parquet(file).astype({"id": str, "scenario": str, "fold": str}) for file in files)
     assert len(few.merge(many)) == len(few)
+
+
+def test_rows_of_which_all_was_taken_are_valid_with_the_answer_to_nothing() -> None:
+    """Even where the row itself has no prediction under any combination."""
+    from mcutune.robustness.blocks import Dataset, masked_lookup
+    from mcutune.robustness.stored import Predicted, Rows
+
+    names = Modalities(("audio", "text"))
+    presence = np.array([[False, False], [True, True]])
+    rows = Rows(("a", "b"), np.array([0, 1]), ("x", "y"), np.array([0, 0]), ("g",), np.array([0, 1]), presence)
+    data = Dataset("toy", "test", Task.CLASSIFICATION, 4, names, rows)
+    valid = np.array([[[False, True]] * 3])  # [S, C, N]
+    found = Predicted(np.full((1, 3, 2), 1), valid, 0, True, ())
+    masks = np.array([[[[False, False], [False, False]]], [[[True, True], [True, True]]]])  # [R, masks, N, M]
+    values, counted = masked_lookup(found, masks, names.labels, data, np.array([[2, 3]]))
+    assert values[0, 0].tolist() == [2, 3]
+    assert counted[0].tolist() == [[True, True], [False, True]]
