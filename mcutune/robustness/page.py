@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,13 @@ from mcutune.robustness.comparators_page import Comparators, comparators, is_com
 from mcutune.robustness.drawings import Curves, Trajectories, curves, trajectories
 from mcutune.robustness.gap_page import SelectionGap, selection_gap
 from mcutune.robustness.overall_view import Overall, views
+from mcutune.robustness.published_page import Published, published
 from mcutune.robustness.tables import (
     Cell,
     Forest,
     Heat,
     Numbers,
     Place,
-    bounds,
     cell,
     forest,
     heat,
@@ -86,16 +86,6 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Published:
-    """Published numbers beside own ones under one protocol and metric. `rows`: place or words, own value, theirs."""
-
-    protocol: str
-    metric: str
-    methods: tuple[Entry, ...]
-    rows: tuple[tuple[Place, str, str, tuple[str, ...]], ...]
-
-
-@dataclass(frozen=True)
 class Page:
     report: Entry
     model: str
@@ -156,7 +146,7 @@ def page(report: Entry, drawn: Drawings, most: int) -> Page:
         trajectories=drawn.trajectories,
         settings=settings,
         same=same,
-        published=tuple(_published(report, subject["name"], names)),
+        published=tuple(published(report, subject["name"], names)),
         overall=views(report),
         calibration=drawn.calibration,
         comparators=comparators(report, names, most),
@@ -299,30 +289,3 @@ def setting(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(setting, value))
     return str(value)
-
-
-def _published(report: Entry, model: str, names: Sequence[str]) -> Iterator[Published]:
-    kinds = {one["id"]: one["kind"] for one in report["protocols"]}
-    entries = report["published"]
-    for protocol, metric in dict.fromkeys((one["protocol"], one["metric"]) for one in entries):
-        methods = [one for one in entries if (one["protocol"], one["metric"]) == (protocol, metric)]
-        own: dict[str, Entry] = {}
-        for one in [*report["measurements"], *report["summaries"]]:
-            if kinds[one["protocol"]] == protocol and (one["metric"], one["model"]) == (metric, model):
-                own.setdefault(one.get("name") or one["combination"] or one["scenario"], one)
-        rows = []
-        for key in _ordered((key for one in methods for key in one["values"]), list(own)):
-            is_name = key in ("mean_all", "mean_incomplete", "worst", "area")
-            scenario = key.replace("_", " of ") if is_name else key
-            label = None if is_name or "=" in key else key
-            mine = own.get(key)
-            theirs = tuple(number(one["values"].get(key)) for one in methods)
-            shown = (number(mine["value"]), bounds(mine)) if mine else ("–", "")
-            place = place_of({"combination": label, "scenario": scenario}, names, label is None)
-            rows.append((place, *shown, theirs))
-        yield Published(protocol, title(metric), tuple(methods), tuple(rows))
-
-
-def _ordered(keys: Iterable[str], order: Sequence[str]) -> list[str]:
-    rank = {key: n for n, key in enumerate(order)}
-    return sorted(dict.fromkeys(keys), key=lambda key: rank.get(key, len(rank)))
