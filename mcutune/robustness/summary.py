@@ -48,10 +48,11 @@ def _fares(report: Entry, mine: list[Entry], model: str) -> str:
     groups = f"{top['groups']:,} {kind}{'' if top['groups'] == 1 else 's'}"
     rows = "test rows" if top["split"] == "test" else "rows"
     text = f"{where} {model} reaches {value_text(top)} on {top['n']:,} {rows} of {groups}"
+    text += _against(report, top)
     mean = next((s for s in report["summaries"] if s["name"] == "mean_all" and _same(s, top)), None)
     if mean:
-        text += f", and {value_text(mean)} on average over the {mean['over']} combinations"
-    return f"{text}{_against(report, top)}."
+        text += f"; on average over the {mean['over']} combinations it reaches {value_text(mean)}"
+    return f"{text}."
 
 
 def _headline(report: Entry, mine: list[Entry]) -> tuple[Entry, str]:
@@ -84,9 +85,9 @@ def _against(report: Entry, full: Entry) -> str:
     gap = METRICS[found["metric"]].signed(found["difference"])
     shown = f"{abs(gap):.3f} {'better' if gap >= 0 else 'worse'} than {found['reference']}"
     if found["p_holm"] < 0.05:
-        return f". There it is {shown} (adjusted p = {found['p_holm']:.3f})"
+        return f", {shown} (adjusted p = {found['p_holm']:.3f})"
     least = f"; {found['detectable']:.3f} would have been found" if found["detectable"] else ""
-    return f". There it is {shown}, not more than chance explains (adjusted p = {found['p_holm']:.2f}{least})"
+    return f", {shown}, not more than chance explains (adjusted p = {found['p_holm']:.2f}{least})"
 
 
 def _signed(one: Entry) -> float:
