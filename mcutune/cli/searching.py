@@ -111,7 +111,7 @@ def prepared(asked: Asked, shape: Shape) -> Plan:
 
     space = load_space(asked.space, **asked.changes)
     data = asked.data if asked.data is not None else space.data or "planted"
-    run = asked.fork or asked.name
+    run = asked.fork if asked.fork is not None else asked.name
     checked_name(run if run is not None else data, "run" if run is not None else "dataset")
     table = ensure(data)
     name = checked_name(run if run is not None else f"{space.name}-{table.manifest.name}"[:64], "run")

@@ -51,21 +51,30 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     read: dict[str, int] = {}
     try:
         with pq.ParquetFile(request["path"], page_checksum_verification=True, memory_map=False) as file:
-            names = file.schema_arrow.names
+            names, rows = file.schema_arrow.names, _rows(file.metadata)
             for key in request["wanted"]:
                 members = list(natural_order(np.array(fnmatch.filter(names, key)))) if "*" in key else [key]
                 if members and set(members) <= set(names):
                     read[key] = len(arrays)
-                    arrays[str(len(arrays))] = _array(file.read(members, use_threads=False), key)
+                    arrays[str(len(arrays))] = _array(file.read(members, use_threads=False), key, rows)
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise BadInput(f"is not a sound Parquet file: {shown(error, 120)}") from None
     np.savez(request["to"], **arrays)
     return {"columns": names, "read": read}
 
 
-def _array(table: pa.Table, key: str) -> Array:
+def _rows(metadata: pq.FileMetaData) -> int:
+    """The number of rows, said in several places that no checksum covers. Raises BadInput where they disagree."""
+    if metadata.num_rows != sum(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)):
+        raise BadInput("is not a sound Parquet file: its numbers of rows differ")
+    return metadata.num_rows
+
+
+def _array(table: pa.Table, key: str, rows: int) -> Array:
     """One column [N] or [N, D], or several numeric columns as [N, D]."""
     table.validate(full=True)
+    if len(table) != rows:
+        raise BadInput(f"is not a sound Parquet file: {shown(key)} has {len(table)} rows of {rows}")
     columns = [_column(column.combine_chunks(), key) for column in table.columns]
     if "*" not in key:
         return columns[0]

@@ -7,6 +7,8 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from mcutune.search.space import Space, difference
 
 MANIFEST, SPACE, STOP, BEST = "manifest.json", "space.yaml", "stop", "best.json"
 _LIBRARIES = ("torch", "numpy", "optuna", "scipy", "ray")
+_SOURCES = (".py", ".yaml")
+_DECIDES = ("domain", "data", "model", "training", "search")  # rooms of the package on which a result may depend
 _MOST_MODALITIES = 6  # 63 combinations an epoch; beyond that the space names which
 
 
@@ -137,9 +141,19 @@ def agree(plan: Plan, rows: Sequence[StudyRow]) -> list[str]:
     return other
 
 
+@cache
+def code_hash(package: Path = Path(mcutune.__file__).parent) -> str:
+    """SHA-256 over the program's own files that may decide a result: a change without a new version is seen, too."""
+    digest = sha256()
+    for path in sorted(path for room in _DECIDES for path in (package / room).rglob("*") if path.suffix in _SOURCES):
+        digest.update(f"{path.relative_to(package).as_posix()}\n{path.stat().st_size}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def _manifest(plan: Plan, rows: Sequence[StudyRow]) -> dict[str, Any]:
     space = plan.space
-    versions = {"python": platform.python_version(), "mcutune": mcutune.__version__}
+    versions = {"python": platform.python_version(), "mcutune": mcutune.__version__, "code": code_hash()}
     versions |= {name: metadata.version(name) for name in _LIBRARIES}
     return {
         "schema": 1,

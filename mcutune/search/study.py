@@ -142,6 +142,8 @@ class Study:
             self._put(EventRow("not reproducible", *_key(said.lane), text))
 
     def _unusable(self, said: LaneEpoch) -> tuple[Failure, str] | None:
+        if not _are_numbers(said.scores, said.probabilities, said.divergences, (said.loss,)):
+            return Failure.METRIC, f"what it measured in epoch {said.epoch} is not a list of numbers"
         if len(said.scores) != len(self.measured):
             return Failure.METRIC, f"{len(said.scores)} scores for {len(self.measured)} combinations"
         if not math.isfinite(said.loss):
@@ -380,6 +382,10 @@ class Study:
 
 def _key(lane: LaneId) -> tuple[str, int, int]:
     return lane.fold, lane.trial, lane.seed
+
+
+def _are_numbers(*vectors: Any) -> bool:
+    return all(isinstance(v, tuple | list) and all(isinstance(number, int | float) for number in v) for v in vectors)
 
 
 def _failed(said: LaneEpoch, failure: Failure, message: str) -> LaneFailure:

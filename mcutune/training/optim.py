@@ -68,7 +68,9 @@ class LaneOptimizer:
         for p, clip in enumerate(self._clips):
             if clip is not None:
                 norm = self.gradient[p].norm()
-                self.gradient[p] *= (clip / (norm + 1e-6)).clamp(max=1.0)
+                # A norm beyond float32 would make zeros of the gradient: the lane would stand still, and say nothing.
+                scale = torch.where(norm.isfinite(), (clip / (norm + 1e-6)).clamp(max=1.0), torch.nan)
+                self.gradient[p] *= scale
         self._adam.step()
         for vector in self.vectors:
             vector.steps += 1

@@ -1,11 +1,11 @@
-"""One small Ray for all tests of this folder: 2 CPUs, this machine only, its own folder and token."""
+"""What tests on Ray share besides the session's Ray (tests/conftest.py)."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,11 @@ from typing import Any
 import psutil
 import pytest
 
-from mcutune.cluster.connect import connect
-from mcutune.cluster.place import Place
 from mcutune.cluster.resources import Capacity, Node, Plan, Request, plan
 from mcutune.search.runner import Job
 from tests.cluster.fake_search import FakeCoordinator, fake_run_pack
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def place() -> Iterator[Place]:
-    with connect("local", cpus=2) as open_place:
-        yield open_place
 
 
 def packs(count: int, **request: Any) -> Plan:
