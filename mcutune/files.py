@@ -11,11 +11,13 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mcutune.errors import BadInput, Damaged
 from mcutune.inert import inert
 
+_AGAIN = "`mcutune robustness` makes it anew"
+NO_LOCKS = "put MCUTUNE_HOME on a local disk"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -99,6 +101,65 @@ def read_json(path: Path, *, limit: int = 1 << 28) -> Any:
         return json.loads(read_bytes(path, limit=limit))
     except (ValueError, RecursionError):
         raise Damaged(f"{path} is not valid JSON", hint="it was written whole; restore it or make it anew") from None
+
+
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """The value with the hash of all else in it under `hash`."""
+    rest = {key: one for key, one in value.items() if key != "hash"}
+    return {**rest, "hash": sha256(canonical_json(rest))}
+
+
+def read_sealed(path: Path) -> Any:
+    """JSON whose `hash` is of all else in it. Raises Damaged; what schema 1 wrote has no hash and is taken as it is."""
+    found = read_json(path)
+    try:
+        whole = found == sealed(found) or (found["schema"] == 1 and "hash" not in found)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise Damaged(f"{path} is not what was written", hint="its own hash differs; nothing was written")
+    return found
+
+
+def hash_beside(path: Path) -> Path:
+    """Where the SHA-256 of a file lies that others may read, in the form of `sha256sum`."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def write_hash(path: Path) -> None:
+    write_bytes(hash_beside(path), f"{sha256_file(path)}  {path.name}\n".encode())
+
+
+def refuse_other_hash(path: Path) -> None:
+    """Raises Damaged where a file is not the one whose hash lies beside it; one without is taken as it is."""
+    beside = hash_beside(path)
+    if beside.exists() and read_bytes(beside, limit=4096).split()[:1] != [sha256(read_bytes(path)).encode()]:
+        raise Damaged(f"{path} is not what was written: its SHA-256 is not that of {beside.name}", hint=_AGAIN)
+
+
+def keep_aside(path: Path) -> Path | None:
+    """Give a damaged file or folder the first free name PATH.damaged-N, for whoever wants to look; the new path."""
+    for number in range(1, 10_000):
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+        if not os.path.lexists(aside):
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(aside)
+                return aside
+            break
+    return None
+
+
+def refuse_links(folder: Path, *names: str) -> None:
+    """Raises Damaged where one of these places in a folder (or the folder itself) is a symbolic link."""
+    for path in (folder, *(folder / name for name in names)):
+        if path.is_symlink():
+            raise Damaged(f"{path} is a link; links are not followed", hint="remove it, or put what it names there")
+
+
+def append_to(path: Path) -> IO[str]:
+    """A text file open for appending, a link not followed. Raises OSError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    return os.fdopen(os.open(path, flags, 0o600), "a", encoding="utf-8", errors="backslashreplace")
 
 
 def sha256(content: bytes) -> str:

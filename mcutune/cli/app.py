@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -58,8 +61,18 @@ def run(arguments: list[str]) -> int:
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character gets its escape
             stream.reconfigure(errors="backslashreplace")
     debug, arguments = "--debug" in arguments, [part for part in arguments if part != "--debug"]
-    with ending_signals():
+    with ending_signals(), _private_files():
         return guarded(lambda: _invoke(arguments), debug=debug, crash_folder=_crash_folder)
+
+
+@contextlib.contextmanager
+def _private_files() -> Iterator[None]:
+    """What a command makes, and Ray for it, only this user may read: features and transcripts are often personal."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _invoke(arguments: list[str]) -> int:

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import sys
+import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from mcutune.cli.advisories import below
+from mcutune.cli.doctor_runs import mend as mend_home
+from mcutune.cli.doctor_runs import of_encoders, of_ports, of_rights, of_run
+from mcutune.cli.findings import Finding, Level
 from mcutune.cli.options import Json, print_json
 from mcutune.inert import inert
 
-Level = Literal["good", "note", "bad"]
 _LEAST_ROOM = 1 << 30  # bytes under which a search is likely to stop
-
-
-@dataclass(frozen=True)
-class Finding:
-    """`code`: what the command ends with because of it; 0 for what is only said."""
-
-    level: Level
-    subject: str
-    message: str
-    code: int = 0
 
 
 def doctor(
@@ -36,14 +31,21 @@ def doctor(
     repair: Annotated[
         str | None, typer.Option(help="Go back to the last good commit of this run's damaged ledger.")
     ] = None,
+    mend: Annotated[
+        bool,
+        typer.Option("--mend", help="Close what others may read and keep what is damaged aside; deletes nothing."),
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Check the versions of dependencies, the home's permissions and room, the datasets, and the ledgers of runs."""
+    """Check versions, permissions, locks, ports, room, and that datasets, encoders and runs are what was written."""
     if repair is not None:
         _repair(repair)
         return
-    findings = [finding for check in (_python, _versions, _devices, _home, _secrets, _tables) for finding in check()]
-    findings += _runs(names)
+    if mend:
+        _mend(names)
+    checks = (_python, _versions, _advisories, _devices, _home, _secrets, of_ports, _tables)
+    findings = [finding for check in checks for finding in check()]
+    findings += _runs_and_encoders(names)
     if json:
         print_json([asdict(finding) for finding in findings])
     else:
@@ -77,6 +79,11 @@ def _versions() -> Iterator[Finding]:
             yield Finding("bad", requirement.name, f"{found} is not {requirement.specifier}", 2)
 
 
+def _advisories() -> Iterator[Finding]:
+    for floor, found in below():
+        yield Finding("bad", floor.library, f"{found} is below {floor.version}: {floor.why}", 2)
+
+
 def _devices() -> Iterator[Finding]:
     from mcutune.training.hardware import gpus
 
@@ -97,10 +104,20 @@ def _home() -> Iterator[Finding]:
     mode = folder.stat().st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         yield Finding("note", "home", f"every user may change files in {folder}; chmod o-w it")
+    yield from _locks(folder)
     room = os.statvfs(folder)
     free = room.f_bavail * room.f_frsize
     level: Level = "good" if free >= _LEAST_ROOM else "note"
     yield Finding(level, "home", f"{folder}, {free / 2**30:.1f} GiB free")
+
+
+def _locks(folder: Path) -> Iterator[Finding]:
+    """Whether the home's file system can lock: a search does not start without."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            yield Finding("bad", "home", f"{folder} is on a file system that cannot lock: {error.strerror}", 2)
 
 
 def _secrets() -> Iterator[Finding]:
@@ -126,22 +143,28 @@ def _tables() -> Iterator[Finding]:
             yield Finding("good", subject, "every file is what was written")
 
 
-def _runs(names: list[str] | None) -> Iterator[Finding]:
-    """Every ledger, read from its first row: the chain of hashes, and its head."""
-    from mcutune.cli.runs import run_folder, run_names
-    from mcutune.errors import UserError
-    from mcutune.search.ledger import read_ledger
+def _runs_and_encoders(names: list[str] | None) -> Iterator[Finding]:
+    from mcutune.files import home
 
-    for name in names or run_names():
-        folder = run_folder(name)
-        try:
-            records, last = read_ledger(folder)
-        except UserError as error:
-            remedy = "`mcutune doctor --repair` goes back to the last good row" if error.exit_code == 4 else ""
-            yield Finding("bad", f"run {name}", f"{error.message}; {remedy}".rstrip("; "), error.exit_code)
-        else:
-            trials = sum(len(study.trials) for study in records.studies.values())
-            yield Finding("good", f"run {name}", f"{trials:,} trials in {last.number:,} commits, chain whole")
+    for name, folder in _folders(names).items():
+        yield from of_run(name, folder)
+    if not names:
+        yield from of_encoders(home())
+        yield from of_rights(home())
+
+
+def _folders(names: list[str] | None) -> dict[str, Path]:
+    from mcutune.cli.runs import run_folder, run_names
+
+    return {name: run_folder(name) for name in names or run_names()}
+
+
+def _mend(names: list[str] | None) -> None:
+    from mcutune.cli.screen import console, plain, say
+    from mcutune.files import home
+
+    for line in mend_home(home(), _folders(names)):
+        say(console(file=sys.stderr), plain(f"mended: {inert(line)}"))
 
 
 def _repair(name: str) -> None:

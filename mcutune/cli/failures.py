@@ -14,10 +14,12 @@ from pathlib import Path
 from types import FrameType
 
 from mcutune.errors import BadInput, NoResources, Problems, Stopped, UserError
+from mcutune.files import NO_LOCKS
 from mcutune.inert import inert
 
 _UNFORESEEN = 1
 _NO_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP}
 _NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "API_KEY", "CREDENTIAL")
@@ -84,6 +86,8 @@ def foreseen(error: BaseException) -> UserError | None:
             return BadInput(
                 f"{name}{error.strerror}", hint="check who owns it and its permissions, or set MCUTUNE_HOME"
             )
+        if error.errno in _NO_LOCKS:
+            return BadInput(f"{name}the file system cannot lock: {error.strerror}", hint=NO_LOCKS)
         if error.errno in _NO_PATH:
             return BadInput(f"{inert(name, limit=120)}{error.strerror}", hint="check the path that was given")
         if error.errno in _NO_ROOM:

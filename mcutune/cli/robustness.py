@@ -42,7 +42,7 @@ def robustness(
     """
     from mcutune.cli.failures import crashes_go_to
     from mcutune.cli.screen import console, plain, say
-    from mcutune.cli.searched import searched
+    from mcutune.cli.searched import refuse_untrusted, searched
     from mcutune.errors import CheckFailed
     from mcutune.files import home
     from mcutune.robustness.gate import load_gate
@@ -54,6 +54,7 @@ def robustness(
     chosen = select(ckpt, home())
     folder = home() / "runs" / chosen.run if chosen.run is not None else None
     say(out, plain(f"measuring {chosen.name}, trained on {chosen.table}"))
+    refuse_untrusted(chosen, folder)
     failed: CheckFailed | None = None
     with crashes_go_to((folder or home()) / "logs"), _progress(out) as progress:
         try:

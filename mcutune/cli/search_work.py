@@ -6,6 +6,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
+from mcutune.cli.advisories import refuse_vulnerable
 from mcutune.cli.failures import crashes_go_to
 from mcutune.cli.options import print_json
 from mcutune.cli.progress import TrialRow, View
@@ -38,6 +39,7 @@ def run(asked: Asked, shape: Shape, *, json: bool, plain_lines: bool) -> None:
     from mcutune.cluster.place import kind_of
     from mcutune.search.summary import status, summarise
 
+    refuse_vulnerable()
     kind_of(shape.target())  # refused before anything is read or made
     plan = prepared(asked, shape)
     out = console(file=sys.stderr if json else None)

@@ -6,22 +6,37 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mcutune.cli.advisories import refuse_vulnerable
 from mcutune.cli.text import value
 
 if TYPE_CHECKING:
+    from mcutune.robustness.selection import Selection
     from mcutune.search.records import StudyRecord
     from mcutune.search.space import Parameter
 
 
+def refuse_untrusted(chosen: Selection, folder: Path | None) -> None:
+    """Before anything is measured: libraries below their floors, and checkpoints that the run's ledger does not know.
+
+    `folder`: of the run. Raises BadInput, Damaged.
+    """
+    from mcutune.search.ledger import DATABASE
+    from mcutune.search.verify import refuse_wrong_checkpoints
+
+    refuse_vulnerable()
+    if folder is not None and (folder / DATABASE).exists():
+        refuse_wrong_checkpoints(folder, {0, *(w.trial for w in chosen.winners if w.trial is not None)})
+
+
 def searched(folder: Path) -> dict[str, Any]:
     """The `search` part of report.json. Raises BadInput or Damaged where the run has no sound ledger."""
-    from mcutune.files import read_json
+    from mcutune.files import read_sealed
     from mcutune.search.ledger import read_ledger
     from mcutune.search.run_folder import MANIFEST
     from mcutune.search.space import Parameter
 
     records, _ = read_ledger(folder)
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_sealed(folder / MANIFEST)
     parameters = manifest["space"]["parameters"].items()
     studies = [study for study in records.studies.values() if study.best is not None]
     objective = json.loads(studies[0].row.objective)

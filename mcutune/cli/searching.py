@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcutune.cli.text import count
 from mcutune.errors import BadInput
-from mcutune.files import checked_name, home, read_json
+from mcutune.files import checked_name, home, read_sealed
 from mcutune.inert import inert
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def finished(plan: Plan) -> bool:
     rows = [study_row(plan, plan.fold_data(fold)) for fold in plan.folds]
     if not (plan.folder / MANIFEST).exists():
         return False
-    before, now = read_json(plan.folder / MANIFEST).get("normalisation"), plan.facts["normalisation"]
+    before, now = read_sealed(plan.folder / MANIFEST).get("normalisation"), plan.facts["normalisation"]
     if before != now:
         raise BadInput(
             f"run {plan.name} was made with normalisation {before}, not {now}", hint="--name NEW makes another run"

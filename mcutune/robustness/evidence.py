@@ -29,7 +29,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mcutune.errors import BadInput, Busy, Damaged
-from mcutune.files import canonical_json, read_json, sha256, sha256_file, sync_folder, write_json
+from mcutune.files import (
+    NO_LOCKS,
+    append_to,
+    canonical_json,
+    read_json,
+    refuse_links,
+    sha256,
+    sha256_file,
+    sync_folder,
+    write_json,
+)
 
 Array = npt.NDArray[Any]
 Coded = tuple[Array, Sequence[str]]  # a text column: codes, and the names that they stand for
@@ -99,14 +109,17 @@ def positions(table: pa.Table, column: str, names: dict[str, int], path: str) ->
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder for this process alone, and clear what a killed one left in it. Raises Busy."""
+    refuse_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
+    with append_to(folder / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise Busy(f"another process is measuring into {folder}", hint="wait for it, or end it") from None
-        for left in folder.rglob(".evidence-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        except OSError as error:
+            raise BadInput(f"the file system of {folder} cannot lock: {error.strerror}", hint=NO_LOCKS) from None
+        for left in [*folder.rglob(".evidence-*"), *folder.rglob(".*.part")]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         yield
 
 

@@ -17,7 +17,7 @@ from jinja2 import DictLoader, Environment, StrictUndefined, TemplateError
 from markupsafe import Markup
 
 from mcutune.errors import Damaged
-from mcutune.files import read_json, write_bytes
+from mcutune.files import read_json, refuse_other_hash, write_bytes
 from mcutune.inert import inert
 from mcutune.robustness import shades
 from mcutune.robustness.gate import read_verdict
@@ -62,6 +62,7 @@ def write(report_json: Path) -> Path:
 
     Raises BadInput or Damaged where that is no report.
     """
+    refuse_other_hash(report_json)
     report = read_json(report_json)
     try:
         made = render(report, read_verdict(report_json))

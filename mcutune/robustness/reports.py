@@ -9,7 +9,7 @@ from typing import Any
 
 from mcutune.data.hints import did_you_mean
 from mcutune.errors import BadInput, Damaged
-from mcutune.files import checked_name, read_json
+from mcutune.files import checked_name, read_json, refuse_other_hash
 from mcutune.inert import inert
 from mcutune.robustness.evidence import MANIFEST
 
@@ -41,6 +41,7 @@ def find_report(given: str, home: Path) -> Found:
 
 def read_report(path: Path) -> dict[str, Any]:
     """A report.json. Raises BadInput where it does not exist, Damaged where that is no report."""
+    refuse_other_hash(path)
     report = read_json(path)
     if not isinstance(report, dict) or not {"schema", "provenance", "models", "measurements"} <= set(report):
         raise Damaged(f"{path} is not a report", hint="mcutune robustness makes it anew")

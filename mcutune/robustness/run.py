@@ -15,8 +15,8 @@ from mcutune.data.splits import Split
 from mcutune.data.table import Table
 from mcutune.domain.combination import Modalities
 from mcutune.errors import CheckFailed
+from mcutune.files import hash_beside, write_hash, write_json
 from mcutune.files import home as default_home
-from mcutune.files import write_json
 from mcutune.robustness import openings
 from mcutune.robustness.checks import probe_checks, shared_groups, split_check
 from mcutune.robustness.compared import notes
@@ -85,7 +85,9 @@ def certify(
     except CheckFailed:
         path.unlink(missing_ok=True)  # an older report must not pass for this one; its evidence stays
         raise
+    hash_beside(path).unlink(missing_ok=True)
     write_json(path, report)
+    write_hash(path)
     failed = [f"{check['name']}: {check['detail']}" for check in report["checks"] if not check["passed"]]
     if failed:
         raise CheckFailed(

@@ -7,14 +7,14 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
 from mcutune.domain.trial import LaneId
 from mcutune.errors import BadInput, UserError
-from mcutune.files import canonical_json, checked_name, read_bytes, read_json, sha256
+from mcutune.files import canonical_json, checked_name, keep_aside, read_bytes, read_json, sha256
 
 _MANIFEST = "files.json"
 _SYNCS = 16  # at once
@@ -40,7 +40,6 @@ def write_folders(folders: Mapping[Path, Mapping[str, bytes]]) -> None:
             temporaries[target] = temporary
             for name, content in files.items():
                 (temporary / checked_name(name, "file")).write_bytes(content)
-            temporary.chmod(0o755)
         _sync([path for target, part in temporaries.items() for path in (*(part / n for n in folders[target]), part)])
         for target, temporary in temporaries.items():
             _swap(temporary, target)
@@ -168,19 +167,33 @@ class EncoderCache:
         return pack in self._training.values()
 
     def _load(self, key: str) -> dict[str, bytes] | None:
-        """The files, verified; None where there are none or they are damaged: an encoder can be trained again."""
+        """The files, verified; None where there are none. Damaged ones are kept aside: an encoder is trained again."""
         folder = self._path(key)
         if not folder.is_dir():
             return None
-        with contextlib.suppress(UserError, AttributeError):
-            hashes: dict[str, str] = read_json(folder / _MANIFEST)
-            files = {checked_name(name, "file"): read_bytes(folder / name) for name in hashes}
-            if files and all(sha256(content) == hashes[name] for name, content in files.items()):
-                return files
-        shutil.rmtree(folder, ignore_errors=True)
-        return None
+        files = _whole(folder)
+        if files is None:
+            keep_aside(folder)
+        return files
 
     def _path(self, key: str) -> Path:
         if not key.isalnum():
             raise BadInput(f"encoder key {key[:80]!r} is not valid")
         return self._folder / checked_name(key, "encoder")
+
+
+def _whole(folder: Path) -> dict[str, bytes] | None:
+    """The files of an encoder; None where they are not those that its manifest names."""
+    with contextlib.suppress(UserError, AttributeError, TypeError):
+        hashes: dict[str, str] = read_json(folder / _MANIFEST)
+        files = {checked_name(name, "file"): read_bytes(folder / name) for name in hashes}
+        if files and all(sha256(content) == hashes[name] for name, content in files.items()):
+            return files
+    return None
+
+
+def damaged_encoders(cache: Path) -> Iterator[Path]:
+    """The folders of encoders whose files are not those that were written."""
+    for folder in sorted(cache.glob("[0-9a-zA-Z]*")):
+        if folder.name.isalnum() and folder.is_dir() and _whole(folder) is None:
+            yield folder

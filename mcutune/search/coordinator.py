@@ -27,8 +27,8 @@ from mcutune.domain.trial import (
     State,
     Verdict,
 )
-from mcutune.errors import Damaged, NoResources, UserError
-from mcutune.files import home, read_json, write_json
+from mcutune.errors import BadInput, Damaged, NoResources, UserError
+from mcutune.files import home, keep_aside, read_sealed, sealed, write_json
 from mcutune.search import progress
 from mcutune.search.artefacts import EncoderCache, write_checkpoints
 from mcutune.search.dispatch import Dispatch
@@ -263,7 +263,8 @@ class Coordinator:
             if error.errno not in _NO_ROOM:
                 raise Damaged(f"a checkpoint cannot be written: {error}", hint="check the disk") from error
             self._results = waiting
-            self._pause(f"no room for {len(waiting)} checkpoints: {error.strerror}")
+            needed = sum(len(content) for _, one in waiting for content in one.files.values())
+            self._pause(f"no room for {len(waiting)} checkpoints of {needed:,} bytes: {error.strerror}")
             return
         for pack, result in waiting:
             self._studies[result.lane.fold].finished(result.lane, pack, int(result.best_epoch), *hashes[result.lane])
@@ -350,7 +351,8 @@ class Coordinator:
         if best and _written(path) != best:
             data = {"table": self.plan.data, "table_hash": next(iter(self._records.studies.values())).row.table_hash}
             finished = datetime.now(UTC).isoformat(timespec="seconds")
-            write_json(path, {"schema": 1, "run": self.plan.name, "data": data, "finished": finished, "best": best})
+            facts = {"schema": 2, "run": self.plan.name, "data": data, "finished": finished, "best": best}
+            write_json(path, sealed(facts))
         if not self._records.events or self._records.events[-1].kind != FINISHED:
             self._put(EventRow(FINISHED, None, None, None, "all trials have ended and none is to come"))
             self._ledger.commit(self._meter.now, self._meter.gpu)
@@ -384,7 +386,11 @@ class Coordinator:
 
 
 def _written(path: Path) -> Any:
-    """The winners that best.json names; None where there is no such file, or it is not whole: it is derived."""
-    with suppress(UserError, KeyError, TypeError):
-        return read_json(path)["best"]
-    return None
+    """The winners that best.json names; None where there is no such file, or it is not whole: it is made anew."""
+    try:
+        return read_sealed(path)["best"]
+    except BadInput:
+        return None
+    except (UserError, KeyError, TypeError):
+        keep_aside(path)
+        return None

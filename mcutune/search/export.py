@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mcutune.domain.trial import State
-from mcutune.files import read_json, replacing
+from mcutune.files import read_sealed, replacing
 from mcutune.search.ledger import read_ledger
 from mcutune.search.progress import by_label
 from mcutune.search.records import Records, StudyRecord, TrialRecord, floats
@@ -33,7 +33,7 @@ def export_study(run: Path, target: Path) -> tuple[Path, ...]:
     Raises BadInput without a search, Damaged.
     """
     records, _ = read_ledger(run, keep=True)
-    listed = read_json(run / MANIFEST)["space"]["parameters"]
+    listed = read_sealed(run / MANIFEST)["space"]["parameters"]
     parameters = [Parameter.from_json(name, facts) for name, facts in listed.items()]
     target.mkdir(parents=True, exist_ok=True)
     with replacing(target / TRIALS) as path:

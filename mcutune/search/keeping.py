@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mcutune.domain.trial import State
 from mcutune.errors import UserError
-from mcutune.files import read_json
+from mcutune.files import read_sealed
 from mcutune.search.artefacts import drop_checkpoints, sweep
 from mcutune.search.records import Records, TrialRow
 from mcutune.search.run_folder import BEST
@@ -34,7 +34,7 @@ class Keeper:
         """Take note of what has ended, and remove what a crash left and what does not stay."""
         sweep(self._run)
         with suppress(UserError, KeyError, TypeError):
-            self._pinned = {(one["fold"], one["trial"]) for one in read_json(self._run / BEST)["best"]}
+            self._pinned = {(one["fold"], one["trial"]) for one in read_sealed(self._run / BEST)["best"]}
         for fold, study in records.studies.items():
             for trial in study.trials:
                 self.ended(TrialRow(fold, trial.number, trial.state.value, repeats=trial.repeats, score=trial.score))

@@ -33,6 +33,8 @@ DATABASE = "ledger.db"
 _VERSION = 2
 SYNCHRONOUS = "FULL"
 _HINT = "nothing was written; `mcutune doctor` shows what can be saved"
+_ROOM = "the search goes on when there is room"
+_PAGES = 8 << 12  # bytes of a commit beside its facts: pages of the tree that are written anew
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FACTS = "number INTEGER PRIMARY KEY, at TEXT, elapsed REAL, gpu REAL, epochs INTEGER, since INTEGER"
 _CHAIN = """SELECT number, at, elapsed, gpu, epochs, since, CAST(kept AS BLOB), CAST(steps AS BLOB), hash FROM commits
@@ -89,7 +91,10 @@ class Ledger:
             if _identity(self._folder) != self._file:
                 raise Damaged(f"{self._folder / DATABASE} was moved, deleted or replaced while in use")
             if self._outbox:
-                self._append(elapsed, gpu)
+                try:
+                    self._append(elapsed, gpu)
+                except sqlite3.OperationalError as error:
+                    raise self._no_space(error) from error
             if self._acknowledged != self.last.number:
                 self._head.write(self.last.number, self.hash)
                 self._acknowledged = self.last.number
@@ -110,6 +115,13 @@ class Ledger:
         insert(self._connection, commit, hash_)
         self.last, self.hash = commit, hash_
         self._outbox.clear()
+
+    def _no_space(self, error: sqlite3.OperationalError) -> Exception:
+        """What to raise of a failed commit: where the disk is full, how much it has to have."""
+        if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
+            return error
+        needed = len(encoded(self._outbox)) + _PAGES
+        return NoSpace(f"the disk of {self._folder} is full: a commit needs {needed:,} bytes", hint=_ROOM)
 
     def close(self) -> None:
         self._connection.close()
@@ -302,5 +314,5 @@ def failures_of(folder: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         code = getattr(error, "sqlite_errorcode", None)
         if code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in _FULL:
-            raise NoSpace(f"the disk of {folder} is full", hint="the search goes on when there is room") from error
+            raise NoSpace(f"the disk of {folder} is full", hint=_ROOM) from error
         raise Damaged(f"{folder}: {error}", hint="nothing more is written; check the disk") from error

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mcutune.errors import BadInput, Busy
+from mcutune.files import NO_LOCKS
 
 NAME = ".lock"
 PATIENCE = 20.0  # seconds to wait for a holder whose driver is gone: Ray ends its actors a little later
@@ -58,7 +59,7 @@ class RunLock:
             if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
                 raise BadInput(
                     f"the file system of the run folder cannot lock: {error.strerror}",
-                    hint="put MCUTUNE_HOME on a local disk",
+                    hint=NO_LOCKS,
                 ) from None
             raise
         return True

@@ -19,12 +19,13 @@ from mcutune.domain.combination import Modalities
 from mcutune.domain.objective import scalar
 from mcutune.domain.task import default_metric, metric_named
 from mcutune.errors import BadInput, Problems
-from mcutune.files import checked_name, read_json, write_bytes, write_json
+from mcutune.files import checked_name, read_sealed, refuse_links, sealed, write_bytes, write_json
 from mcutune.search.records import StudyRow
 from mcutune.search.space import Space, difference
 
 MANIFEST, SPACE, STOP, BEST = "manifest.json", "space.yaml", "stop", "best.json"
 _LIBRARIES = ("torch", "numpy", "optuna", "scipy", "ray")
+_PLACES = (MANIFEST, SPACE, STOP, BEST, "checkpoints", "logs")
 _SOURCES = (".py", ".yaml")
 _DECIDES = ("domain", "data", "model", "training", "search")  # rooms of the package on which a result may depend
 _MOST_MODALITIES = 6  # 63 combinations an epoch; beyond that the space names which
@@ -66,6 +67,7 @@ def make_folder(plan: Plan) -> None:
         plan.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BadInput(f"{plan.folder} cannot be made: {error.strerror}", hint="set MCUTUNE_HOME") from None
+    refuse_links(plan.folder, *_PLACES, *(f"checkpoints/{fold}" for fold in plan.folds))
 
 
 def study_row(plan: Plan, data: FoldData) -> StudyRow:
@@ -122,9 +124,9 @@ def agree(plan: Plan, rows: Sequence[StudyRow]) -> list[str]:
     path = plan.folder / MANIFEST
     if not path.exists():
         write_bytes(plan.folder / SPACE, plan.space.text.encode())
-        write_json(path, _manifest(plan, rows))
+        write_json(path, sealed(_manifest(plan, rows)))
         return []
-    before, now = read_json(path), _manifest(plan, rows)
+    before, now = read_sealed(path), _manifest(plan, rows)
     changed = difference(before["space"], now["space"])
     if before["folds"] != now["folds"]:
         changed.append(f"folds: {', '.join(before['folds'])} -> {', '.join(now['folds'])}")
@@ -137,7 +139,7 @@ def agree(plan: Plan, rows: Sequence[StudyRow]) -> list[str]:
         raise Problems(f"run {plan.name} was made with other data or versions", problems=tuple(problems))
     if other or before["trials"] != now["trials"] or before["budget"] != now["budget"]:
         accepted = [*before["accepted"], *({"at": now["made"], "change": line} for line in other)]
-        write_json(path, {**now, "made": before["made"], "accepted": accepted})
+        write_json(path, sealed({**now, "made": before["made"], "accepted": accepted}))
     return other
 
 
@@ -156,7 +158,7 @@ def _manifest(plan: Plan, rows: Sequence[StudyRow]) -> dict[str, Any]:
     versions = {"python": platform.python_version(), "mcutune": mcutune.__version__, "code": code_hash()}
     versions |= {name: metadata.version(name) for name in _LIBRARIES}
     return {
-        "schema": 1,
+        "schema": 2,
         "run": plan.name,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "question": space.question,

@@ -17,6 +17,7 @@ from mcutune.cluster.metrics import Reporter, Snapshot
 from mcutune.cluster.place import Place
 from mcutune.cluster.resources import Plan
 from mcutune.errors import NoResources, Stopped, UserError
+from mcutune.files import append_to, refuse_links
 from mcutune.search.actor import Answer, CoordinatorActor, Surroundings, snapshot_of
 
 _LEAVE = 5.0  # seconds that packs have to leave when the work is done or a stop was asked for
@@ -270,9 +271,10 @@ def _noise_into(path: Path) -> Iterator[None]:
     import ray._private.worker as worker
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_links(path.parent)
     logger = logging.getLogger("ray")
     before = (logger.handlers[:], logger.propagate, logger.level, worker.print_to_stdstream)
-    with path.open("a", encoding="utf-8") as file:
+    with append_to(path) as file:
         handler = logging.StreamHandler(file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
         # Tune misses the result files that it was told not to write.

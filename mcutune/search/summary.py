@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from mcutune.domain.trial import LaneId, State
-from mcutune.files import read_json
+from mcutune.files import read_sealed
 from mcutune.search.artefacts import checkpoint_folder
 from mcutune.search.ledger import read_ledger
 from mcutune.search.lock import holder_of
@@ -140,7 +140,7 @@ def summarise(folder: Path) -> Summary:
 
 def summary_of(folder: Path, records: Records, held: bool) -> Summary:
     """The summary of a run's records. `held`: a writer is at work on them."""
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_sealed(folder / MANIFEST)
     parameters = [Parameter.from_json(name, facts) for name, facts in manifest["space"]["parameters"].items()]
     rungs = Rungs(**manifest["space"]["rungs"]) if manifest["space"]["rungs"] else None
     studies = list(records.studies.values())

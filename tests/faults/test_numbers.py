@@ -133,5 +133,3 @@ def test_34_another_number_of_threads(make: Any) -> None:
         make(threads=2)
     client: Coordinator = make(threads=2, accept_change=True)
     assert any(event.kind == "accepted change" for event in client._records.events)
-
-
