@@ -24,8 +24,8 @@ from mcutune.search.lock import RunLock, holder_of
 from mcutune.search.summary import status
 from tests.faults.conftest import SEARCH, World
 from tests.search import test_continuing, test_coordinator
+from tests.search.kill import forked
 from tests.search.simulate import FakePack, plan_of
-from tests.search.test_kill import forked
 from tests.search.words import ONE_SHAPE, result, said
 
 

@@ -22,7 +22,7 @@ from mcutune.errors import BadInput
 from tests.data import test_catalog, test_importers, test_label_pickle, test_layout, test_npy
 from tests.data.test_importers import ARRAYS, ROLES
 from tests.faults.conftest import World
-from tests.search.test_kill import forked
+from tests.search.kill import forked
 
 
 def test_46_a_label_pickle_with_a_gadget(fresh: World, tmp_path: Path) -> None:

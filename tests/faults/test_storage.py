@@ -25,9 +25,9 @@ from mcutune.search import coordinator as coordinator_module
 from mcutune.search import ledger as ledger_module
 from mcutune.search.lock import RunLock
 from tests.faults.conftest import NAME, SEARCH, World
-from tests.search import test_coordinator, test_kill, test_ledger, test_ledger_damage
+from tests.search import kill, test_coordinator, test_ledger, test_ledger_damage
+from tests.search.kill import forked
 from tests.search.simulate import Play, plan_of
-from tests.search.test_kill import forked
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mount, setpriv")
 
@@ -168,7 +168,7 @@ def test_18_killed_while_a_report_is_written(world: World) -> None:
 
     def count() -> None:
         counter = [0]
-        test_kill.killing(0, counter)
+        kill.killing(0, counter)
         world.good(*command)
         points.write_text(str(counter[0]))
 
@@ -178,7 +178,7 @@ def test_18_killed_while_a_report_is_written(world: World) -> None:
     for at in sorted({1, last // 4, last // 2, 3 * last // 4, last - 2}):
 
         def work(at: int = at) -> None:
-            test_kill.killing(at, [0])
+            kill.killing(at, [0])
             world.good(*command)
 
         assert os.WIFSIGNALED(os.waitpid(forked(work), 0)[1])

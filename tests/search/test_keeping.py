@@ -18,9 +18,9 @@ from mcutune.search.coordinator import Coordinator
 from mcutune.search.ledger import read_ledger
 from mcutune.search.records import Records, StudyRow, TrialRow
 from mcutune.search.run_folder import BEST
+from tests.search.kill import forked
 from tests.search.rows import STUDY
 from tests.search.simulate import SPACE, Play, plan_of
-from tests.search.test_kill import forked
 
 NO_RUNGS = SPACE.replace("rungs: {first: 1, eta: 2}", "rungs: none")
 

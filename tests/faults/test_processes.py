@@ -1,0 +1,136 @@
+"""Section A without Ray: kills, stops and limits of a search and its packs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcutune.cluster.resources import Capacity, Node, Request, plan
+from mcutune.domain.trial import Failure
+from mcutune.errors import NoResources
+from mcutune.search.coordinator import Coordinator
+from mcutune.search.ledger import read_ledger
+from mcutune.search.records import ledger_hash
+from mcutune.training.hardware import gpus
+from tests.cluster import test_worker
+from tests.faults.conftest import NAME, SEARCH, World
+from tests.search import kill
+from tests.search.kill import forked
+from tests.search.simulate import FakePack, Play, plan_of
+from tests.search.words import ONE_SHAPE
+from tests.training import test_planning
+
+
+@pytest.mark.durable
+def test_01_killed_at_random_moments(tmp_path: Path) -> None:
+    """The engine; the whole Ray stack by `make test-long` and `make chaos`."""
+    kill.killed_at_random_moments_the_ledger_is_the_same(tmp_path)
+
+
+def test_02_killed_at_every_point_of_the_way_to_disk(tmp_path: Path) -> None:
+    """Before and after every third of the calls that make files durable; every system call by `make chaos`."""
+    kill.killed_at_every_point_of_the_way_to_disk(tmp_path)
+
+
+class _Proxy:
+    """The coordinator, for a pack in another process."""
+
+    def __init__(self, pipe: connection.Connection) -> None:
+        self._pipe = pipe
+
+    def __getattr__(self, method: str) -> Any:
+        def call(*arguments: Any) -> Any:
+            self._pipe.send((method, arguments))
+            return self._pipe.recv()
+
+        return call
+
+
+def test_05_a_pack_that_is_stopped_beyond_its_lease(tmp_path: Path) -> None:
+    expected = Play(plan_of(tmp_path / "reference", ONE_SHAPE)).run()
+    client = Coordinator(plan_of(tmp_path / "run", ONE_SHAPE), lease=0.3)
+    ours, theirs = connection.Pipe()
+
+    def straggler() -> None:
+        pack, proxy = FakePack("a", 2), _Proxy(theirs)
+        while True:
+            pack.step(proxy)  # type: ignore[arg-type]
+
+    pid = forked(straggler)
+    try:
+        for _ in range(6):
+            _answer(client, ours)
+        os.kill(pid, signal.SIGSTOP)  # what it has said already stays unanswered until it goes on
+        time.sleep(0.4)
+        other = FakePack("b", 2)
+        for _ in range(8):
+            other.step(client)
+        assert not client._packs.alive("a")
+        os.kill(pid, signal.SIGCONT)
+        _answer(client, ours)  # the late word of a pack that is not known any more
+        while not client.done:
+            other.step(client)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        client.close()
+    assert ledger_hash(read_ledger(tmp_path / "run")[0]) == expected
+
+
+def _answer(client: Coordinator, pipe: connection.Connection) -> None:
+    assert pipe.poll(20)
+    method, arguments = pipe.recv()
+    pipe.send(getattr(client, method)(*arguments))
+
+
+def test_06_more_packs_than_cpus() -> None:
+    """The process that opens a pack takes no CPU, so two packs of one CPU fit on two; three are refused."""
+    two = Capacity((Node(2.0),))
+    assert plan(Request(packs=2), two).packs == 2
+    with pytest.raises(NoResources, match="3 packs x 1 worker x 1 CPU = 3 CPUs are asked for, the place has 2 CPUs"):
+        plan(Request(packs=3), two)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("times", [1, 2])
+def test_07_stopped_once_and_twice(fresh: World, number: signal.Signals, times: int) -> None:
+    process = fresh.shell(*SEARCH, "--trials", "300")
+    deadline = time.monotonic() + 60
+    while not (fresh.run / "checkpoints").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    start = time.monotonic()
+    for _ in range(times):
+        process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert time.monotonic() - start < 10
+    assert process.returncode == 6 or (times == 2 and process.returncode == -number), err
+    if process.returncode == 6:
+        assert err.count("\n") == 1 and "the same command continues" in err
+    records, _ = read_ledger(fresh.run)
+    assert sum(len(study.trials) for study in records.studies.values()) < 300
+    fresh.good("doctor", NAME)
+
+
+def test_09_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test_worker.test_an_allocation_beyond_the_bound_fails_in_the_process()
+    test_planning.test_out_of_memory_later_halves_the_pack_and_changes_no_number(tmp_path, monkeypatch)
+
+
+def test_09_out_of_memory_twice(make: Any) -> None:
+    from tests.search import test_coordinator
+
+    test_coordinator.test_failures_are_tried_again_as_often_as_that_can_help(make, Failure.OOM, 2)
+
+
+@pytest.mark.skipif(bool(gpus()), reason="there is a GPU")
+def test_10_a_gpu_where_there_is_none(fresh: World) -> None:
+    err = fresh.refused(5, *SEARCH, "--gpus-per-pack", "1")
+    assert "1 GPU" in err and "0 GPUs" in err
+    assert not (fresh.run / "ledger.db").exists()
