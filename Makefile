@@ -33,7 +33,7 @@ test: install
 
 # Whole searches on Ray with kills, and on two nodes of which one is lost; the benches on small data.
 test-long: install
-	$(BIN)/python -m pytest -m long tests/ray tests/bench
+	$(BIN)/python -m pytest -m long tests/ray tests/faults tests/bench
 
 lint: install
 	$(BIN)/ruff check .
