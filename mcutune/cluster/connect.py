@@ -39,8 +39,8 @@ LOCAL = {
     "RAY_memory_monitor_refresh_ms": "0",  # its kill would end Tune; memory is bounded in the worker
     "RAY_metrics_report_interval_ms": "2000",
     "RAY_DISABLE_IMPORT_WARNING": "1",
-    # On a machine that other work starves, all of Ray may be late by minutes. Its own remedies, to end its processes and
-    # this one, with code 1 and no word, would end the search; what has really died is seen by search.runner.Pulse.
+    # On a machine that other work starves, all of Ray may be late by minutes. Its own remedies, to end its processes
+    # and this one, with code 1 and no word, would end the search; what has really died is seen by search.runner.Pulse.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "1800",
     "RAY_health_check_timeout_ms": "600000",
     "RAY_health_check_failure_threshold": "20",

@@ -213,6 +213,8 @@ def test_19_a_flipped_bit_in_any_file_that_is_read_back(world: World) -> None:
             continue  # not read back, or appended to under a rule of its own (openings)
         if relative.parts[0] in ("encoders", "timings") or place == "logs" or path.name in _ANEW:
             continue  # made anew where they are not what was written (tests/search)
+        if path.name.startswith("nothing-"):
+            continue  # read back under protocols that this report has none of
         content = path.read_bytes()
         changed = bytearray(content)
         changed[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
