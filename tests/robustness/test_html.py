@@ -23,6 +23,7 @@ from mcutune.errors import BadInput, Damaged
 from mcutune.robustness import html
 from mcutune.robustness.figures import Line, limits, panel
 from mcutune.robustness.page import drawings, page
+from mcutune.robustness.rebuild import SCHEMA
 from mcutune.robustness.shades import STEPS, contrast, looks, paper_and_ink, shade
 from tests.robustness.made_reports import HOSTILE, Entry, hostile, made_report, sample
 
@@ -119,6 +120,15 @@ def test_made_up_reports_fit_the_schema(schema: Any) -> None:
     jsonschema.validate(sample(), schema)
     for made in (made_report(3, folds=2, epochs=3), made_report(2, folds=1, seeds=1, values=True, groups=5)):
         jsonschema.validate(made, schema)
+
+
+def test_the_schema_says_its_version_and_names_no_address(schema: Any) -> None:
+    """It is a file beside the package: read offline, with no address that a validator would ask for."""
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["properties"]["schema"] == {"const": SCHEMA}
+    assert schema["title"].endswith(f"schema {SCHEMA}")
+    text = json.dumps({key: value for key, value in schema.items() if key != "$schema"})
+    assert '"$id"' not in text and "http" not in re.sub(r"#/\$defs", "", text)
 
 
 def test_a_page_is_whole_html(rendered: str, parsed: Parsed) -> None:
