@@ -92,7 +92,7 @@ def test_one_seed_without_onnx_into_the_home(home: Path, capsys: pytest.CaptureF
         ),
         (["run", "--fold", "1"], 2, "run has no winner in fold '1'"),
         (["run:7", "--fold", "0"], 2, "trial 7 of run has no checkpoint in fold 0"),
-        (["run:x"], 2, "'x' is not a trial's number"),
+        (["run:x"], 2, "run has no model 'x'"),
         (["rum"], 2, "there is no run rum"),
         (["../run"], 2, "is not a checkpoint folder"),
         (["run", "--fold", "0", "--seed", "5"], 2, "seed 5 was not trained (there are 0, 1)"),
