@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test test-long lint types check bench coverage docs wheel clean
+.PHONY: help install demo test test-long lint types check bench chaos coverage docs wheel clean
 
 help:
 	@echo "make install   a virtual environment in $(VENV) with mcutune in it"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-long whole searches on Ray: kills, two nodes; minutes"
 	@echo "make check     lint, types and tests: what CI runs"
 	@echo "make bench     every figure beside its baseline, into bench/results/; an hour at most"
+	@echo "make chaos     kill, fill the disk, flip bits, feed poison; about 15 minutes, seed printed"
 	@echo "make coverage  do intervals and tests keep what they promise: 10,000 simulated datasets; minutes"
 	@echo "make docs      write docs/cli.md from the commands"
 	@echo "make wheel     a wheel in dist/"
@@ -47,6 +48,10 @@ check: lint types test
 # Each figure is a ratio against a baseline of the same minute: leave the machine alone meanwhile.
 bench: install
 	$(BIN)/python -m bench
+
+# bench/chaos: with SEED=n the same faults again. `python -m bench.chaos stack` kills real searches on Ray, 40 s a kill.
+chaos: install
+	$(BIN)/python -m bench.chaos $(if $(SEED),--seed $(SEED))
 
 # How often the intervals cover: minutes to hours with --datasets.
 coverage: install

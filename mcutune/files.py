@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -34,6 +35,13 @@ def checked_name(name: str, what: str) -> str:
             hint="1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit",
         )
     return name
+
+
+def exchange_folders(fresh: Path, target: Path) -> bool:
+    """Let two folders change names at once, so that a kill finds the one or the other; False where that cannot be."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fs.h
+    return rename is not None and rename(here, os.fsencode(fresh), here, os.fsencode(target), exchange) == 0
 
 
 def sync_folder(folder: Path) -> None:
@@ -107,6 +115,20 @@ def sealed(value: dict[str, Any]) -> dict[str, Any]:
     """The value with the hash of all else in it under `hash`."""
     rest = {key: one for key, one in value.items() if key != "hash"}
     return {**rest, "hash": sha256(canonical_json(rest))}
+
+
+def whole(value: Any, path: Path) -> Any:
+    """A JSON value that is what was written, where its `hash` tells; earlier versions wrote none. Raises Damaged.
+
+    A bit flipped in the name of the hash leaves all else as it was.
+    """
+    try:
+        fits = not isinstance(value, dict) or "hash" not in value or value == sealed(value)
+    except ValueError:  # NaN, or half a character
+        fits = False
+    if not fits:
+        raise Damaged(f"{path} is not what was written", hint="its own hash differs; restore it or make it anew")
+    return value
 
 
 def read_sealed(path: Path) -> Any:

@@ -30,6 +30,7 @@ from mcutune.errors import BadInput, Damaged
 from mcutune.files import (
     canonical_json,
     checked_name,
+    exchange_folders,
     read_json,
     sha256,
     sha256_file,
@@ -276,6 +277,9 @@ def write_table(folder: Path, columns: Columns, *, overwrite: bool = False) -> T
 def _rename_into_place(beside: Path, folder: Path, overwrite: bool) -> None:
     old = beside.with_suffix(".old")
     if overwrite and folder.exists():
+        if exchange_folders(beside, folder):
+            sync_folder(folder.parent)
+            return  # what stood there is removed with the folder beside
         folder.rename(old)
     try:
         beside.rename(folder)

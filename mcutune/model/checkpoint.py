@@ -3,7 +3,7 @@
 epochs.safetensors, where every epoch was kept, holds what was trained (not the frozen encoder) by EPOCH.NAME.
 
 safetensors is safe to parse but does not notice a flipped bit, so checkpoint.json carries the SHA-256 of the weights;
-the hash of checkpoint.json itself is kept by whoever refers to the folder (best.json, the ledger).
+checkpoint.json has a hash of itself, and its own hash is kept by whoever refers to the folder (best.json, the ledger).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mcutune.errors import BadInput, Damaged
-from mcutune.files import read_bytes, read_json, sha256
+from mcutune.files import read_bytes, read_json, sealed, sha256, whole
 
 SCHEMA = 2  # 1: until the tensors of adapters were laid out anew
 WEIGHTS, FACTS, EPOCHS = "model.safetensors", "checkpoint.json", "epochs.safetensors"
@@ -35,7 +35,7 @@ def pack_files(
     files = {WEIGHTS: _saved(tensors)}
     if epochs:
         files[EPOCHS] = _saved({f"{n}.{name}": of for n, one in enumerate(epochs, 1) for name, of in one.items()})
-    facts = {"schema": SCHEMA, **facts, "sha256": {name: sha256(content) for name, content in files.items()}}
+    facts = sealed({"schema": SCHEMA, **facts, "sha256": {name: sha256(content) for name, content in files.items()}})
     told = json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False).encode() + b"\n"
     return {**files, FACTS: told}
 
@@ -51,7 +51,7 @@ def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a checkpoint folder", hint=f"it holds {WEIGHTS} and {FACTS}")
-    facts = _checked(read_json(folder / FACTS), folder)
+    facts = _checked(whole(read_json(folder / FACTS), folder / FACTS), folder)
     return _tensors(folder, WEIGHTS, facts), facts
 
 
@@ -61,7 +61,7 @@ def unpacked(files: Mapping[str, bytes], name: str) -> tuple[dict[str, Tensor], 
         parsed = json.loads(files[FACTS])
     except (ValueError, RecursionError):
         raise Damaged(f"{FACTS} of {name} is not valid JSON", hint="it was written whole; restore it") from None
-    facts = _checked(parsed, Path(name))
+    facts = _checked(whole(parsed, Path(name) / FACTS), Path(name))
     return _verified(files[WEIGHTS], Path(name) / WEIGHTS, facts), facts
 
 

@@ -33,6 +33,7 @@ from mcutune.files import (
     NO_LOCKS,
     append_to,
     canonical_json,
+    exchange_folders,
     read_json,
     refuse_links,
     sha256,
@@ -131,7 +132,9 @@ def writing(folder: Path) -> Iterator[Path]:
     try:
         yield beside
         sync_folder(beside)
-        if folder.exists():
+        if folder.exists() and exchange_folders(beside, folder):
+            pass  # what stood there is removed below
+        elif folder.exists():
             old = beside.with_suffix(".old")
             folder.rename(old)
             beside.rename(folder)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mcutune.errors import Damaged
-from mcutune.files import sync_folder
+from mcutune.files import sealed, sync_folder, whole
 
 FILE = "openings.jsonl"
 _KEYS = ("opening", "time", "selection", "tables", "protocols")
@@ -45,7 +45,7 @@ def record(folder: Path, selection: str, tables: Sequence[str], protocols: Seque
         }
         file.truncate(len(whole))
         file.seek(len(whole))
-        file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
+        file.write(json.dumps(sealed(entry), ensure_ascii=False).encode() + b"\n")
         file.flush()
         os.fsync(descriptor)
     sync_folder(folder)
@@ -66,7 +66,9 @@ def _parse(content: bytes, path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(content.splitlines(), start=1):
         try:
             entry = json.loads(line)
-        except ValueError:
+            entry = whole(entry, path)
+            entry.pop("hash", None)
+        except (ValueError, AttributeError, Damaged):
             entry = None
         if not isinstance(entry, dict) or tuple(entry) != _KEYS or entry["opening"] != number:
             raise Damaged(f"{path}:{number} is not what was written", hint="the log of test openings is never edited")

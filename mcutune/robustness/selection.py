@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mcutune.errors import BadInput, Damaged, NoResult
-from mcutune.files import checked_name, read_json, read_sealed, sha256_file
+from mcutune.files import checked_name, read_json, read_sealed, sha256_file, whole
 
 BEST = "best.json"
 _FACTS = "checkpoint.json"
@@ -177,7 +177,7 @@ def _read_best(name: str, home: Path) -> _Best:
 def validated(model: type[_Read], path: Path) -> _Read:
     """A JSON file as a model. Raises Damaged where it is not what was written."""
     try:
-        return model.model_validate(read_sealed(path) if path.name == BEST else read_json(path))
+        return model.model_validate(read_sealed(path) if path.name == BEST else whole(read_json(path), path))
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise Damaged(f"{path} is not what was written: {where}: {error.errors()[0]['msg']}") from None

@@ -14,7 +14,7 @@ from typing import Literal
 
 from mcutune.domain.trial import LaneId
 from mcutune.errors import BadInput, UserError
-from mcutune.files import canonical_json, checked_name, keep_aside, read_bytes, read_json, sha256
+from mcutune.files import canonical_json, checked_name, exchange_folders, keep_aside, read_bytes, read_json, sha256
 
 _MANIFEST = "files.json"
 _SYNCS = 16  # at once
@@ -75,6 +75,8 @@ def _swap(fresh: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
+        if exchange_folders(fresh, target):
+            return  # what stood there is removed under the other name
         old = target.with_name(f".{target.name}.old.part")
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)

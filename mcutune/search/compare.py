@@ -19,7 +19,7 @@ from mcutune.domain.missing import shares_at_rate
 from mcutune.domain.objective import Objective
 from mcutune.domain.trial import LaneId, State
 from mcutune.errors import BadInput
-from mcutune.files import read_json, write_json
+from mcutune.files import read_json, read_sealed, write_json
 from mcutune.search.artefacts import checkpoint_folder
 from mcutune.search.ledger import read_ledger
 from mcutune.search.records import StudyRecord, TrialRecord, ledger_hash
@@ -152,7 +152,7 @@ def origin(folder: Path) -> Origin:
     """Raises BadInput where the run has not finished, or a fold has no winner."""
     if not (folder / BEST).exists():
         raise BadInput(f"run {folder.name} has not finished", hint="the same `mcutune search` continues it")
-    found = Origin(folder, read_json(folder / BEST), read_json(folder / MANIFEST))
+    found = Origin(folder, read_sealed(folder / BEST), read_sealed(folder / MANIFEST))
     lacking = sorted(set(found.manifest["folds"]) - set(found.winners))
     if lacking:
         raise BadInput(f"run {folder.name} has no winner in fold {lacking[0]}", hint="there is nothing to compare")
@@ -186,7 +186,7 @@ def plan_of(
         facts={"normalisation": of.manifest["normalisation"]},
         label=f"{of.folder.name}-{word}",
     )
-    if (folder / MANIFEST).exists() and read_json(folder / MANIFEST)["space_hash"] != plan.space.hash:
+    if (folder / MANIFEST).exists() and read_sealed(folder / MANIFEST)["space_hash"] != plan.space.hash:
         raise BadInput(f"{folder} was trained beside other winners or rates", hint="remove that folder")
     return plan
 

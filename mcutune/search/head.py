@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from mcutune.errors import Damaged
-from mcutune.files import read_bytes, replacing, sha256
+from mcutune.files import read_bytes, replacing, sha256, write_bytes
 
 HEAD = "ledger.head"
 _SLOT = 128  # bytes, the newline included
@@ -36,6 +36,14 @@ class Head:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def write_head(folder: Path, number: int, hash_: bytes) -> None:
+    """Put a head of this commit in the place of whatever is there, whole or not at all. Raises OSError."""
+    slots = [b"\n".rjust(_SLOT)] * 2
+    if number:
+        slots[number % 2] = _line(number, hash_)
+    write_bytes(folder / HEAD, b"".join(slots))
 
 
 def read_head(folder: Path) -> tuple[int, bytes] | None:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from mcutune.domain.trial import State
 from mcutune.errors import BadInput, Damaged, NoResources
-from mcutune.files import replacing
+from mcutune.files import replacing, sync_folder
 from mcutune.search.commits import GENESIS, Commit, encoded, is_kept
 from mcutune.search.head import HEAD, Head, read_head
 from mcutune.search.records import TABLES, EpochRow, Records, Row, StudyRow, TrialRecord, TrialRow
@@ -69,6 +69,7 @@ class Ledger:
         self._file = _identity(folder)
         self._begun = begun
         self._outbox: list[Row] = []
+        self._settled = False  # whether the names of its files are durable
 
     @property
     def pending(self) -> bool:
@@ -95,6 +96,9 @@ class Ledger:
                     self._append(elapsed, gpu)
                 except sqlite3.OperationalError as error:
                     raise self._no_space(error) from error
+                if not self._settled:  # SQLite takes no notice of a folder that cannot be synced
+                    sync_folder(self._folder)
+                    self._settled = True
             if self._acknowledged != self.last.number:
                 self._head.write(self.last.number, self.hash)
                 self._acknowledged = self.last.number

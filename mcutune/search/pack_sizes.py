@@ -12,7 +12,7 @@ from typing import Any
 
 from mcutune.domain.pack import Timing
 from mcutune.errors import UserError
-from mcutune.files import canonical_json, read_json, sha256, write_json
+from mcutune.files import canonical_json, read_sealed, sealed, sha256, write_json
 from mcutune.search.records import EventRow
 
 SIZED = "sized"  # the kind of the event that tells a pack's size
@@ -28,7 +28,7 @@ class Timings:
     def get(self, facts: dict[str, Any]) -> tuple[Timing, ...]:
         """The timings, smallest size first; none where there are none."""
         with contextlib.suppress(UserError, KeyError, TypeError):
-            content = read_json(self._path(facts))
+            content = read_sealed(self._path(facts))
             if content["facts"] == facts:
                 return _checked(Timing(**timing) for timing in content["timings"])
         return ()
@@ -37,7 +37,7 @@ class Timings:
         """Store them, unless as many sizes are known already. Raises OSError."""
         found = _checked(timings)
         if len(found) > len(self.get(facts)):
-            write_json(self._path(facts), {"facts": facts, "timings": [asdict(timing) for timing in found]})
+            write_json(self._path(facts), sealed({"facts": facts, "timings": [asdict(timing) for timing in found]}))
 
     def _path(self, facts: dict[str, Any]) -> Path:
         return self._folder / f"{sha256(canonical_json(facts))}.json"

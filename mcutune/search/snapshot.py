@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mcutune.errors import UserError
-from mcutune.files import canonical_json, read_json, sha256
+from mcutune.files import canonical_json, read_sealed, sealed
 from mcutune.search.ledger import DATABASE, connect
 
 SNAPSHOT = "summary.json"
@@ -46,10 +46,10 @@ class Snapshots:
         content = facts()
         pause = max(PAUSE, _SHARE * (time.monotonic() - begun))
         until = [socket.gethostname(), time.monotonic() + pause + _GRACE]
-        body = {"number": number, "hash": hash_.hex(), "until": until, "facts": content}
+        body = {"number": number, "link": hash_.hex(), "until": until, "facts": content}
         self._next, self._number = self._clock() + pause, number
         with contextlib.suppress(OSError):  # no room for it: readers read the ledger
-            self._write(canonical_json({"sha256": sha256(canonical_json(body)), **body}))
+            self._write(canonical_json(sealed(body)))
 
     def _write(self, content: bytes) -> None:
         temporary = self._path.with_name(f".{SNAPSHOT}.part")
@@ -63,9 +63,7 @@ class Snapshots:
 def read_snapshot(folder: Path) -> dict[str, Any] | None:
     """The facts of a run that is at work on this machine; None where they are not there, not whole, or not of now."""
     with contextlib.suppress(UserError, sqlite3.Error, KeyError, TypeError, ValueError):
-        found = read_json(folder / SNAPSHOT)
-        if found.pop("sha256") != sha256(canonical_json(found)):
-            return None
+        found = read_sealed(folder / SNAPSHOT)
         with contextlib.closing(connect(folder / DATABASE, read_only=True)) as connection:
             last, hash_ = connection.execute(_LAST).fetchone()
             if found["number"] != last:
@@ -74,5 +72,5 @@ def read_snapshot(folder: Path) -> dict[str, Any] | None:
         host, until = found["until"]
         current = found["number"] == last or (host == socket.gethostname() and time.monotonic() < until)
         facts: dict[str, Any] = found["facts"]
-        return facts if current and hash_.hex() == found["hash"] else None
+        return facts if current and hash_.hex() == found["link"] else None
     return None

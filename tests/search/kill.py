@@ -19,18 +19,7 @@ from mcutune.files import sha256_file
 from mcutune.search import ledger
 from mcutune.search.ledger import read_ledger
 from mcutune.search.run_folder import Plan
-from tests.search.simulate import Play, plan_of
-
-SMALL = """\
-parameters:
-  rank: {role: scientific, values: [1, 2, 4, 8, 16]}
-fixed: {epochs: 2}
-trials: 4
-seeds: 1
-lag: 1
-sampler: random
-rungs: {first: 1, eta: 2}
-"""
+from tests.search.simulate import SMALL, Play, plan_of
 
 
 def forked(work: Callable[[], Any]) -> int:

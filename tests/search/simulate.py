@@ -39,6 +39,18 @@ rungs: {first: 1, eta: 2}
 """
 
 
+SMALL = """\
+parameters:
+  rank: {role: scientific, values: [1, 2, 4, 8, 16]}
+fixed: {epochs: 2}
+trials: 4
+seeds: 1
+lag: 1
+sampler: random
+rungs: {first: 1, eta: 2}
+"""
+
+
 def data_of(fold: str) -> Any:
     """What the coordinator needs to know of a fold's data."""
     return SimpleNamespace(
@@ -98,7 +110,7 @@ class Lane:
 class FakePack:
     """One pack. `step` says one word to the coordinator and trains one epoch; False once there is nothing to do.
 
-    `acknowledged` hears of every result that the coordinator has answered without a pause.
+    `acknowledged` hears of every result that the coordinator has taken in.
     """
 
     name: str
@@ -121,7 +133,8 @@ class FakePack:
         self.epochs, self.failures, self.results = [], [], []
         orders = client.advance(self.name, *said, self.capacity)
         for result in said[2]:
-            self.acknowledged(result)
+            if orders.verdicts.get(result.lane) is not Verdict.END:  # else it was refused
+                self.acknowledged(result)
         self._obey(orders)
         if not self.results:
             self._train()

@@ -79,10 +79,10 @@ def test_one_of_another_host_or_another_ledger_is_not_taken(make: Any, monkeypat
         patch.setattr(snapshot.socket, "gethostname", lambda: "another")
         assert read_snapshot(folder) is None
     body = json.loads((folder / SNAPSHOT).read_bytes())
-    del body["sha256"]
-    for key, value in (("hash", "0" * 64), ("number", 10**6)):
+    del body["hash"]
+    for key, value in (("link", "0" * 64), ("number", 10**6)):
         other = {**body, key: value}
-        (folder / SNAPSHOT).write_text(json.dumps({"sha256": snapshot.sha256(snapshot.canonical_json(other)), **other}))
+        (folder / SNAPSHOT).write_text(json.dumps(snapshot.sealed(other)))
         assert read_snapshot(folder) is None
 
 
