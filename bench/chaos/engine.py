@@ -232,13 +232,19 @@ def _check_files(
                 found.blame("checkpoint", f"{path.relative_to(run)} is not what the ledger names")
 
 
-def at_every_call(folder: Path, seed: int, most: int | None = None, calls: tuple[str, ...] = CALLS) -> Outcome:
-    """A small search, killed at every system call that writes; `most`: so many of them, drawn by seed."""
+def at_every_call(folder: Path, seed: int, most: int | None = None, calls: tuple[str, ...] = CALLS,
+                  skip: float = 0.0) -> Outcome:  # fmt: skip
+    """A small search, killed at every system call that writes; `most`: so many of them, drawn by seed.
+
+    `skip`: this share of each kind of call is left out, at the beginning, where the run is made.
+    """
     found, begun = Outcome(), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     Play(plan_of(folder / "warm", FEW)).run()
     expected = ledger_hash(read_ledger(folder / "warm")[0])
     points = [one for one in _traced_play(folder / "counted", folder / "counted-acks", "").points() if one[0] in calls]
+    last = dict(points)
+    points = [(call, n) for call, n in points if n > skip * last[call]]
     if most is not None and len(points) > most:
         points = random.Random(seed).sample(points, most)
     for number, (call, n) in enumerate(points):

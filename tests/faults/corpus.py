@@ -164,12 +164,13 @@ def _checkpoints() -> list[Sample]:
 
 def _manifests() -> list[Sample]:
     from mcutune.data.table import MANIFEST, write_table
+    from mcutune.robustness.evidence import SCHEMA
     from tests.robustness.worlds import make_columns
 
     with tempfile.TemporaryDirectory() as folder:
         write_table(Path(folder, "toy"), make_columns(30, folds=2, groups=4))
         table = Path(folder, "toy", MANIFEST).read_bytes()
-    body = {"schema": 1, "facts": {"rate": 0.5}, "files": {"rows-toy.parquet": "0" * 64}}
+    body = {"schema": SCHEMA, "facts": {"rate": 0.5}, "files": {"rows-toy.parquet": "0" * 64}}
     evidence = json.dumps({**body, "hash": sha256(canonical_json(body))}).encode()
     return [
         Sample("table", "manifest.json", table, _JSON),

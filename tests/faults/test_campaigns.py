@@ -15,6 +15,7 @@ from bench.chaos.ways import ways
 from tests.faults import corpus
 
 SEED = 20
+pytestmark = pytest.mark.durable
 needs_strace = pytest.mark.skipif(not traced.available(), reason="strace is not here")
 
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load, save
 
 from mcutune.errors import Damaged, UserError
-from mcutune.files import sha256
+from mcutune.files import sealed, sha256
 from mcutune.model.checkpoint import parse_tensors
 from mcutune.model.checkpoint import read as read_checkpoint
 from mcutune.model.predictor import load_predictor
@@ -73,7 +73,8 @@ def test_55_checkpoints_that_are_foreign_or_half(world: World, name: str) -> Non
     (folder / "model.safetensors").write_bytes(weights)
     with pytest.raises(Damaged, match="SHA-256"):
         load_predictor(folder)
-    (folder / "checkpoint.json").write_text(json.dumps({**facts, "sha256": {"model.safetensors": sha256(weights)}}))
+    facts = sealed({**facts, "sha256": {"model.safetensors": sha256(weights)}})
+    (folder / "checkpoint.json").write_text(json.dumps(facts))
     with pytest.raises(Damaged, match=words):
         load_predictor(folder)
 
