@@ -145,6 +145,6 @@ def test_a_trial_without_checkpoint_is_named_with_those_that_have_one(tmp_path: 
     entry = {"fold": "1", "trial": 3, "score": 1.0, "scores": {}, "configuration": {}}
     entry["checkpoints"] = [{"seed": 0, "folder": "checkpoints/1/3/0", "sha256": "0" * 64}]
     data = {"table": "planted", "table_hash": "0" * 64}
-    (run / BEST).write_text(json.dumps({"run": "r", "data": data, "finished": "x", "best": [entry]}))
+    (run / BEST).write_text(json.dumps({"schema": 1, "run": "r", "data": data, "finished": "x", "best": [entry]}))
     with pytest.raises(BadInput, match=r"trial 7 of r has no checkpoint.*not kept.*kept: 3; "):
         select("r:7", tmp_path)
