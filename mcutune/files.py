@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import hashlib
 import json
+import math
 import os
 import re
 import stat
@@ -104,11 +105,22 @@ def read_bytes(path: Path, *, limit: int = 1 << 32) -> bytes:
 
 
 def read_json(path: Path, *, limit: int = 1 << 28) -> Any:
-    """Parsed JSON of a regular file. Raises Damaged where it does not parse."""
+    """Parsed JSON of a regular file, every number finite, every text whole characters. Raises Damaged."""
+    content = read_bytes(path, limit=limit)
     try:
-        return json.loads(read_bytes(path, limit=limit))
+        value = json.loads(content, parse_constant=_finite, parse_float=_finite)
+        if b"\\u" in content:
+            json.dumps(value, ensure_ascii=False).encode()  # refuses half a character
     except (ValueError, RecursionError):
         raise Damaged(f"{path} is not valid JSON", hint="it was written whole; restore it or make it anew") from None
+    return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not finite")
+    return number
 
 
 def sealed(value: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mcutune.domain.trial import LaneId
-from mcutune.errors import BadInput
-from mcutune.files import sha256
+from mcutune.errors import BadInput, Damaged
+from mcutune.files import read_json, sha256
 from mcutune.search.artefacts import (
     EncoderCache,
     checkpoint_folder,
@@ -127,3 +127,15 @@ def test_a_pack_that_does_something_else_gives_its_lease_back(tmp_path: Path) ->
     cache.release("a")  # out of memory in training it, or no room to store it
     assert not cache.is_training("a")
     assert cache.get("abc", "b") == "train"
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": NaN}', '{"a": -Infinity}', '{"a": 1e999}', '{"a": "\\ud800"}', '{"\\udfff": 1}']
+)
+def test_json_that_nobody_can_hash_is_damaged(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(Damaged, match="not valid JSON"):
+        read_json(path)
+    path.write_text('{"a": 1e-3, "b": "\\u00e4\\ud83d\\ude00"}')
+    assert read_json(path) == {"a": 1e-3, "b": "ä😀"}
