@@ -17,7 +17,7 @@ from mcutune.data.table import open_table
 from mcutune.errors import BadInput, CheckFailed
 from mcutune.export import make
 from mcutune.export.refit import recipe_of
-from mcutune.files import read_json, write_json
+from mcutune.files import read_json, sealed, write_json
 from mcutune.model.onnx_graph import Checked
 from mcutune.robustness.selection import select
 from tests.export.models import KINDS
@@ -178,7 +178,7 @@ def test_refit_is_refused_where_winners_disagree_or_data_changed(home: Path, tmp
         for seed in range(seeds):
             path = tmp_path / "runs" / "run" / "checkpoints" / fold / "0" / str(seed) / "checkpoint.json"
             facts = read_json(path)
-            write_json(path, {**facts, "configuration": {**facts["configuration"], "beta": float(fold)}})
+            write_json(path, sealed({**facts, "configuration": {**facts["configuration"], "beta": float(fold)}}))
     selection = select("run:0", tmp_path)
     with pytest.raises(BadInput, match="do not agree.*--fold 0, 2"):
         recipe_of(selection, None, None)
