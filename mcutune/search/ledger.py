@@ -40,6 +40,7 @@ _FACTS = "number INTEGER PRIMARY KEY, at TEXT, elapsed REAL, gpu REAL, epochs IN
 _CHAIN = """SELECT number, at, elapsed, gpu, epochs, since, CAST(kept AS BLOB), CAST(steps AS BLOB), hash FROM commits
 WHERE number BETWEEN ? AND ? ORDER BY number"""
 _LARGEST = 2**63 - 1
+WITH_LOG = "PRAGMA journal_mode = WAL"
 
 
 class NoSpace(NoResources):
@@ -272,7 +273,7 @@ def chain(
 
 def create(path: Path) -> None:
     """A database with the tables and no rows, whole or not at all."""
-    with replacing(path) as temporary, contextlib.closing(connect(temporary)) as connection:
+    with replacing(path) as temporary, contextlib.closing(connect(temporary, scratch=True)) as connection:
         connection.execute(f"CREATE TABLE commits ({_FACTS}, kept TEXT, steps TEXT, hash BLOB) STRICT")
         for change in ("UPDATE", "DELETE"):
             refusal = "SELECT RAISE(ABORT, 'the ledger is append-only')"
@@ -283,18 +284,28 @@ def create(path: Path) -> None:
             chosen = f"json_each(facts.rows) WHERE json_extract(value, '$[0]') = '{table}'"
             connection.execute(f"CREATE VIEW {table} AS SELECT {columns} FROM {facts} AS facts, {chosen}")
         connection.execute(f"PRAGMA user_version = {_VERSION}")
+        connection.execute(
+            WITH_LOG
+        )  # here and not where it is in use: a reader cannot mend what a kill leaves half done
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection as the ledger needs it; links are not followed."""
+def connect(path: Path, *, read_only: bool = False, scratch: bool = False) -> sqlite3.Connection:
+    """A connection as the ledger needs it; links are not followed.
+
+    `scratch`: to a file that is not in its place yet, and is synced before it gets there. It has no write-ahead log:
+    SQLite takes no notice of a failure to copy that into the file when the connection is closed.
+    """
     for suffix in ("", "-wal", "-shm"):
         if path.with_name(path.name + suffix).is_symlink():
             raise Damaged(f"{path.name}{suffix} is a link; links are not followed")
     mode = "ro" if read_only else "rwc"
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=30)
     try:
-        if not read_only:
-            connection.execute("PRAGMA journal_mode = WAL")
+        if scratch:
+            connection.execute("PRAGMA journal_mode = MEMORY")
+            connection.execute("PRAGMA synchronous = OFF")
+        elif not read_only:
+            connection.execute(WITH_LOG)
             connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
     except BaseException:
         connection.close()

@@ -12,7 +12,7 @@ from mcutune.errors import Damaged
 from mcutune.files import sync_folder
 from mcutune.search.commits import GENESIS, Commit
 from mcutune.search.head import read_head, write_head
-from mcutune.search.ledger import DATABASE, chain, connect, create, failures_of, insert
+from mcutune.search.ledger import DATABASE, WITH_LOG, chain, connect, create, failures_of, insert
 
 _DAMAGE = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH)
 
@@ -61,7 +61,10 @@ def _copy_good(source: Path, target: Path) -> tuple[Commit, bytes]:
         target.with_name(target.name + suffix).unlink(missing_ok=True)
     create(target)
     last, hash_ = Commit(), GENESIS
-    with contextlib.closing(connect(target)) as writer, contextlib.closing(connect(source, read_only=True)) as reader:
+    with (
+        contextlib.closing(connect(target, scratch=True)) as writer,
+        contextlib.closing(connect(source, read_only=True)) as reader,
+    ):
         good = chain(reader, source)
         while True:
             try:
@@ -76,6 +79,7 @@ def _copy_good(source: Path, target: Path) -> tuple[Commit, bytes]:
                 break
             insert(writer, *found)
             last, hash_ = found
+        writer.execute(WITH_LOG)
     with target.open("rb") as file:
         os.fsync(file.fileno())
     return last, hash_
