@@ -80,8 +80,11 @@ def _tell(path: Path, loaded: Loaded | None, failed: CheckFailed | None, out: Co
     from mcutune.files import read_json
     from mcutune.robustness import html
 
-    verdict = decide_and_write(loaded, path) if loaded is not None else None
-    html.write(path)
+    html.write(path)  # first: where the gate does not fit, the report is there all the same
+    verdict = None
+    if loaded is not None:
+        verdict = decide_and_write(loaded, path)
+        html.write(path)
     report = read_json(path)
     if json:
         print_json(report if verdict is None else verdict)

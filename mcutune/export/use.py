@@ -126,7 +126,11 @@ class Model:
             [~np.isnan(given[name]).all(1) if name in given else np.zeros(rows, bool) for name in self.modalities], 1
         )
         if asked is not None:
-            have &= _flags(asked, (rows, len(self.modalities)))
+            flags = _flags(asked, (rows, len(self.modalities)))
+            absent = [name for m, name in enumerate(self.modalities) if name not in given and flags[:, m].any()]
+            if absent:
+                raise BadInput(f"presence says that {absent[0]!r} is there, which is not given")
+            have &= flags
         for name, values in given.items():
             wrong = np.flatnonzero(have[:, self.modalities.index(name)] & ~np.isfinite(values).all(1))
             if len(wrong):
@@ -195,6 +199,8 @@ def load(model: str | Path, *, fold: str | None = None, seed: int | None = None)
     fold: which winner, where a run has several. seed: one of them only; else predictions are averaged over all.
     Raises BadInput where there is none of that name, Damaged where a file is not what was written.
     """
+    if not isinstance(model, str | Path):
+        raise BadInput(f"a model is a folder or a name, not {type(model).__name__}")
     folder = Path(model)
     if is_export(folder):
         card = read_card(folder)

@@ -110,6 +110,8 @@ def prepare(
         )
     other = open_table(target, home=home) if target else None
     loaded, skipped = _protocols(_with_all(protocols or default, beside), table, other)
+    if ALL in protocols:
+        skipped += tuple((word, f"needs mcutune compare NAME --with {word}") for word in OWN_KIND if word not in beside)
     _check_trained(loaded, beside, chosen)
     if sum(isinstance(one, CrossDataset) for one in loaded) > 1:
         raise BadInput("one cross_dataset protocol at a time")

@@ -22,11 +22,14 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def record(folder: Path, selection: str, tables: Sequence[str], protocols: Sequence[str]) -> list[dict[str, Any]]:
+def record(
+    folder: Path, selection: str, tables: Sequence[str], protocols: Sequence[str], told: int = 0
+) -> list[dict[str, Any]]:
     """Append an opening, durably, and return the whole log; only then may labels be read.
 
-    A last line without its end was never acknowledged, so no label was read after it: it is cut off. Raises Damaged
-    where another line is not what was written.
+    told: openings that a report of them has told already. A last line without its end was never acknowledged, so no
+    label was read after it: it is cut off. Raises Damaged where another line is not what was written, or there are
+    fewer than were told.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
@@ -34,8 +37,13 @@ def record(folder: Path, selection: str, tables: Sequence[str], protocols: Seque
     with os.fdopen(descriptor, "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         content = file.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        log = _parse(whole, path)
+        ended = content[: content.rfind(b"\n") + 1]
+        log = _parse(ended, path)
+        if len(log) < told:
+            raise Damaged(
+                f"{path} has {len(log)} openings, the report beside it tells of {told}",
+                hint="the log of test openings is never edited; restore it",
+            )
         entry = {
             "opening": len(log) + 1,
             "time": now(),
@@ -43,8 +51,8 @@ def record(folder: Path, selection: str, tables: Sequence[str], protocols: Seque
             "tables": list(tables),
             "protocols": list(protocols),
         }
-        file.truncate(len(whole))
-        file.seek(len(whole))
+        file.truncate(len(ended))
+        file.seek(len(ended))
         file.write(json.dumps(sealed(entry), ensure_ascii=False).encode() + b"\n")
         file.flush()
         os.fsync(descriptor)

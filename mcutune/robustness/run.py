@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import platform
 from collections.abc import Callable, Sequence
@@ -14,14 +15,15 @@ import mcutune
 from mcutune.data.splits import Split
 from mcutune.data.table import Table
 from mcutune.domain.combination import Modalities
-from mcutune.errors import CheckFailed
-from mcutune.files import hash_beside, write_hash, write_json
+from mcutune.errors import CheckFailed, UserError
+from mcutune.files import hash_beside, read_json, write_hash, write_json
 from mcutune.files import home as default_home
 from mcutune.robustness import openings
 from mcutune.robustness.checks import probe_checks, shared_groups, split_check
 from mcutune.robustness.compared import notes
 from mcutune.robustness.cross import reading_table
 from mcutune.robustness.evidence import locked, write_manifest, writing
+from mcutune.robustness.gate import FILE as VERDICT
 from mcutune.robustness.job import Job, needed, prepare
 from mcutune.robustness.predict import (
     Facts,
@@ -85,7 +87,8 @@ def certify(
     except CheckFailed:
         path.unlink(missing_ok=True)  # an older report must not pass for this one; its evidence stays
         raise
-    hash_beside(path).unlink(missing_ok=True)
+    for of_another in (hash_beside(path), path.with_name(VERDICT)):
+        of_another.unlink(missing_ok=True)
     write_json(path, report)
     write_hash(path)
     failed = [f"{check['name']}: {check['detail']}" for check in report["checks"] if not check["passed"]]
@@ -100,7 +103,16 @@ def _open_labels(job: Job) -> list[Entry]:
     """Record that labels of test rows are read from here on; all openings of the run."""
     tables = [table.manifest.name for table in (job.table, job.target) if table is not None]
     protocol_ids = [protocol.id for protocol in job.protocols]
-    return openings.record(job.selection.opened, job.selection.given, tables, protocol_ids)
+    selection = job.selection
+    told = _told(selection.folder / REPORT)
+    return openings.record(selection.opened, selection.given, tables, protocol_ids, told)
+
+
+def _told(report: Path) -> int:
+    """The openings that the last report told of; 0 where there is none that can be read."""
+    with contextlib.suppress(UserError, KeyError, TypeError, ValueError):
+        return int(read_json(report)["openings"]["count"])
+    return 0
 
 
 class _Ticker:

@@ -127,6 +127,11 @@ def test_four_ways_of_being_absent(model: Model) -> None:
         ({"audio": [[1, 2, 3, 4, 1e300]]}, {}, "row 0 of 'audio' has a feature that is not finite"),
         ({"audio": np.full((2, 5), np.nan)}, {}, "2 of 2 rows have nothing present: 0, 1 (leave them out"),
         (GOOD, {"presence": np.zeros((2, 3), bool)}, "2 of 2 rows have nothing present"),
+        (
+            {"audio": GOOD["audio"]},
+            {"presence": np.ones((2, 3), bool)},
+            "presence says that 'text' is there, which is not",
+        ),
         (GOOD, {"presence": np.ones((2, 2), bool)}, "presence has shape (2, 2), expected (2, 3)"),
         (GOOD, {"presence": np.full((2, 3), 0.5)}, "presence has dtype float64 (booleans, or 0 and 1)"),
         (GOOD, {"dialogue": [1]}, "dialogue has shape (1,), expected (2,)"),

@@ -48,7 +48,11 @@ def report(home: Path) -> Report:
 def test_all_that_fit_are_measured_and_the_others_named(home: Path, report: Report) -> None:
     assert [one["id"] for one in report["protocols"]] == ["fixed", *DRAWN[:5], "noise", "label_dependent"]
     named = [one for one in report["warnings"] if "was not measured" in one]
-    assert named == ["Protocol cross_dataset was not measured: needs a second table."]
+    assert named == [
+        "Protocol cross_dataset was not measured: needs a second table.",
+        "Protocol rate_shift was not measured: needs mcutune compare NAME --with rate_shift.",
+        "Protocol incomplete_training was not measured: needs mcutune compare NAME --with incomplete_training.",
+    ]
     assert len(report["measurements"]) == 2 * sum(one["cells"] for one in report["protocols"])
     assert all(check["passed"] for check in report["checks"])
 

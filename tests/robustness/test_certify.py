@@ -258,6 +258,17 @@ def test_openings_are_counted_and_told(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "run" / "robustness" / "trial-0" / "report.json").exists()
 
 
+def test_a_new_report_has_no_verdict_and_no_fewer_openings(tmp_path: Path) -> None:
+    run = make_run(tmp_path, make_table(tmp_path))
+    certified(tmp_path, "best", "fixed")
+    (run / "robustness" / "gate.json").write_text("{}")
+    certified(tmp_path, "best", "fixed")
+    assert not (run / "robustness" / "gate.json").exists()
+    (run / "robustness" / "openings.jsonl").write_text("")
+    with pytest.raises(Damaged, match="0 openings, the report beside it tells of 2"):
+        certified(tmp_path, "best", "fixed")
+
+
 def test_nothing_is_opened_where_something_is_wrong_before(tmp_path: Path, own: str) -> None:
     table = make_table(tmp_path)
     run = make_run(tmp_path, table)

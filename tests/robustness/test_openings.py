@@ -30,6 +30,13 @@ def test_a_torn_last_line_was_never_acknowledged(tmp_path: Path) -> None:
     assert len((tmp_path / FILE).read_text().splitlines()) == 2
 
 
+def test_a_log_that_lost_openings_is_refused(tmp_path: Path) -> None:
+    record(tmp_path, "best", ["toy"], ["fixed"])
+    (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:40])
+    with pytest.raises(Damaged, match="has 0 openings, the report beside it tells of 1"):
+        record(tmp_path, "best", ["toy"], ["fixed"], told=1)
+
+
 @pytest.mark.parametrize("how", ["removed", "changed", "garbage"])
 def test_an_edited_log_is_refused(tmp_path: Path, how: str) -> None:
     for _ in range(3):
