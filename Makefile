@@ -12,7 +12,7 @@ help:
 	@echo "make test-long whole searches on Ray: kills, two nodes; minutes"
 	@echo "make check     lint, types and tests: what CI runs"
 	@echo "make bench     every figure beside its baseline, into bench/results/; an hour at most"
-	@echo "make chaos     kill, fill the disk, flip bits, feed poison; about 15 minutes, seed printed"
+	@echo "make chaos     kill, fill the disk, flip bits, feed poison; about 25 minutes, seed printed"
 	@echo "make coverage  do intervals and tests keep what they promise: 10,000 simulated datasets; minutes"
 	@echo "make docs      write docs/cli.md from the commands"
 	@echo "make wheel     a wheel in dist/"
@@ -49,7 +49,7 @@ check: lint types test
 bench: install
 	$(BIN)/python -m bench
 
-# bench/chaos: with SEED=n the same faults again. `python -m bench.chaos stack` kills real searches on Ray, 40 s a kill.
+# bench/chaos: with SEED=n the same faults again. `python -m bench.chaos stack` kills real searches on Ray, 1 min a kill.
 chaos: install
 	$(BIN)/python -m bench.chaos $(if $(SEED),--seed $(SEED))
 

@@ -21,8 +21,8 @@ from bench.rows import RESULTS, Row, surroundings, table
 
 CAMPAIGNS = ("engine", "crashes", "flips", "poison", "mutants", "durability", "stack")
 COSTS = {
-    "engine": "3 min", "crashes": "3 min", "flips": "1 min", "poison": "3 min", "mutants": "1 min",
-    "durability": "10 s", "stack": "about 40 s a kill",
+    "engine": "3 min", "crashes": "15 min", "flips": "1 min", "poison": "5 min", "mutants": "2 min",
+    "durability": "10 s", "stack": "about 1 min a kill",
 }  # fmt: skip
 
 

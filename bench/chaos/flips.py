@@ -153,12 +153,12 @@ def _evidence(path: Path) -> Any:
     return read_columns(path, digest).to_pydict()
 
 
-def campaign(folder: Path, seed: int, flips: int) -> Outcome:
-    """So many flips, spread evenly over the kinds, at random places."""
+def campaign(folder: Path, seed: int, flips: int, only: str = "") -> Outcome:
+    """So many flips, spread evenly over the kinds (or of one), at random places."""
     home = folder / "home"
     made(home)
     rng, found, begun = random.Random(seed), Outcome(), time.monotonic()
-    listed = kinds(home)
+    listed = [kind for kind in kinds(home) if only in ("", kind.name)]
     good = {path: kind.read(path) for kind in listed for path in kind.paths}
     for number in range(flips):
         kind = listed[number % len(listed)]

@@ -72,9 +72,13 @@ def crashing(*names: str) -> Callable[[Path, int], list[str]]:
     return system_calls
 
 
-def flipping(folder: Path, seed: int) -> list[str]:
-    """Flipped bits."""
-    return flips.campaign(folder, seed, flips=280).problems
+def flipping(kind: str) -> Callable[[Path, int], list[str]]:
+    """Flipped bits in files of a kind."""
+
+    def flipped_bits(folder: Path, seed: int) -> list[str]:
+        return flips.campaign(folder, seed, flips=200, only=kind).problems
+
+    return flipped_bits
 
 
 def cutting(folder: Path, seed: int) -> list[str]:
@@ -256,8 +260,8 @@ def mutants() -> tuple[Mutant, ...]:
         Mutant("checkpoints are not synced", lambda: _patched((artefacts, "_sync", _nothing)), cutting),
         Mutant("files are written in place", _in_place, crashing("best.json")),
         Mutant("a failed sync is not noticed", _swallowed, crashing("ledger, a commit")),
-        Mutant("the chain of hashes is not checked", _unchained, flipping),
-        Mutant("hashes inside files are not checked", _unhashed, flipping),
+        Mutant("the chain of hashes is not checked", _unchained, flipping("ledger.db")),
+        Mutant("hashes inside files are not checked", _unhashed, flipping("checkpoint.json")),
     )  # fmt: skip
 
 

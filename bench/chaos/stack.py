@@ -2,7 +2,7 @@
 
 A search on two nodes of one machine (cluster/two_nodes.py) is hit again and again, by these in turn, until it has
 ended; then the next one is. Its ledger's hash, and the best checkpoint byte for byte, are those of the search in one
-process that nobody disturbs. About 40 seconds a kill: a driver takes Ray's connection and a pack's start to come back.
+process that nobody disturbs. About a minute a kill: a driver takes Ray's connection and a pack's start to come back.
 """
 
 from __future__ import annotations
