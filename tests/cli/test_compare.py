@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mcutune.cli import app as cli
-from mcutune.files import read_json, sha256_file
+from mcutune.files import read_json, sealed, sha256_file, write_json
 from mcutune.search.coordinator import Coordinator
 from mcutune.search.ledger import read_ledger
 from mcutune.search.records import ledger_hash
@@ -163,9 +163,10 @@ def test_what_cannot_be_compared_is_refused_in_a_line(
         (run / "kept.json").rename(run / "best.json")
     best = (run / "best.json").read_text(encoding="utf-8")
     try:
-        (run / "best.json").write_text(best.replace('"beta": ', '"beta": 1'), encoding="utf-8")
+        write_json(run / "best.json", sealed(json.loads(best.replace('"beta": ', '"beta": 1'))))
         assert "beside other winners" in refused(capsys, 2, *COMPARE)
-        (run / "best.json").write_text(best.replace(read_json(run / "best.json")["data"]["table_hash"], "0" * 64))
+        other = best.replace(json.loads(best)["data"]["table_hash"], "0" * 64)
+        write_json(run / "best.json", sealed(json.loads(other)))
         assert "is not the one that" in refused(capsys, 2, *COMPARE)
     finally:
         (run / "best.json").write_text(best, encoding="utf-8")

@@ -133,8 +133,11 @@ def killed_at_every_point_of_the_way_to_disk(tmp_path: Path) -> None:
             play(plan, file)
 
         _, status = os.waitpid(forked(work), 0)
-        assert os.WIFSIGNALED(status), at
+        if os.waitstatus_to_exitcode(status) == 0:  # the snapshot for readers goes by the clock: some calls fewer
+            assert at > 0.9 * last, (at, last)
+            break
+        assert os.WIFSIGNALED(status), (at, last)
         check_acknowledged(plan, acks)
-        assert play(plan, file) == expected, at
+        assert play(plan, file) == expected, (at, last)
         check_acknowledged(plan, acks)
         os.close(file)

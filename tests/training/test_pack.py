@@ -1,5 +1,6 @@
 """What a pack measures and what moves it."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from mcutune.domain.combination import combinations
 from mcutune.domain.trial import LaneEpoch
 from mcutune.errors import BadInput
+from mcutune.files import sealed
 from mcutune.model.predictor import load_predictor
 from mcutune.training.config import configuration
 from mcutune.training.plan import epoch_plan
@@ -211,7 +213,9 @@ def test_a_checkpoint_of_an_earlier_version_is_named_as_such(tmp_path):
     lane = pack.lane(order(0, 0))
     pack.epoch([lane])
     for name, content in lane_files(lane, pack, pack.encoder_files(0)).items():
-        (tmp_path / name).write_bytes(content.replace(b'"schema": 2', b'"schema": 1'))
+        if name == "checkpoint.json":
+            content = json.dumps(sealed({**json.loads(content), "schema": 1})).encode()
+        (tmp_path / name).write_bytes(content)
     with pytest.raises(BadInput, match="schema 1, this version reads schema 2"):
         load_predictor(tmp_path)
 
