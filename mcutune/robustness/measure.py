@@ -154,16 +154,17 @@ def _summaries(block: Block, metric: str, interval: Interval, extras: Sequence[W
     }
     for place, one in enumerate(extras, start=count):
         named = {"scenario": one.scenario, "name": one.name, "over": one.over, "which": None}
-        yield {**common, **named, **_numbers(block, metric, interval, place)}
+        yield {**common, **named, **interval_entry(block, metric, interval, place)}
     if isinstance(block.protocol, Fixed) and count > 1:
         signed = [METRICS[metric].signed(float(value)) for value in interval.value[:count]]
         worst = int(np.argmin(signed))
         which = block.places[worst][0]
         named = {"scenario": "fixed", "name": "worst", "over": count, "which": which}
-        yield {**common, **named, **_numbers(block, metric, interval, worst)}
+        yield {**common, **named, **interval_entry(block, metric, interval, worst)}
 
 
-def _numbers(block: Block, metric: str, interval: Interval, place: int) -> Entry:
+def interval_entry(block: Block, metric: str | None, interval: Interval, place: int) -> Entry:
+    """Value and bounds of one quantity of a block, as a report has them."""
     return {
         "metric": metric,
         "model": block.model,

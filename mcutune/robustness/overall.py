@@ -24,7 +24,8 @@ from mcutune.domain.combination import membership
 from mcutune.domain.task import METRICS, Task
 from mcutune.robustness.blocks import Block
 from mcutune.robustness.evidence import Array
-from mcutune.robustness.paired import mean_over_replicates, number
+from mcutune.robustness.measure import interval_entry
+from mcutune.robustness.paired import mean_over_replicates
 from mcutune.robustness.statistics import Interval, Resampling, Statistic, intervals
 from mcutune.robustness.sums import unit_sums
 
@@ -53,7 +54,7 @@ def overall(block: Block, metrics: Sequence[str], how: Resampling) -> tuple[list
     for metric in metrics:
         tail, ratios, shares = next(found), next(found), next(found)
         cvar = {"scenario": "fixed", "name": "cvar", "over": len(block.places), "which": None}
-        summaries.append({**_where(block), **cvar, **_numbers(block, metric, tail, 0)})
+        summaries.append({**_where(block), **cvar, **interval_entry(block, metric, tail, 0)})
         names = ("relative", "relative_worst")
         indices += [_index(block, metric, name, ratios, place) for place, name in enumerate(names)]
         shares.low[-1:], shares.high[-1:] = shares.low[-1:].clip(min=0), shares.high[-1:].clip(max=1)  # evenness
@@ -146,21 +147,8 @@ def _where(block: Block) -> Entry:
     return {"protocol": block.protocol.id, "dataset": block.data.name, "split": block.data.split}
 
 
-def _numbers(block: Block, metric: str | None, interval: Interval, place: int) -> Entry:
-    return {
-        "metric": metric,
-        "model": block.model,
-        "value": number(interval.value[place]),
-        "low": number(interval.low[place]),
-        "high": number(interval.high[place]),
-        "interval": interval.method[place],
-        "n": int(block.seen.max()),
-        "groups": len(block.sums),
-    }
-
-
 def _index(block: Block, metric: str, name: str, interval: Interval, place: int) -> Entry:
-    found = {**_where(block), "name": name, **_numbers(block, metric, interval, place), "reason": None}
+    found = {**_where(block), "name": name, **interval_entry(block, metric, interval, place), "reason": None}
     if found["value"] is None:
         found["reason"] = "no modality contributes" if name == "evenness" else "the value with everything present is 0"
     return found
@@ -175,4 +163,4 @@ def not_measured(block: Block, metric: str | None, name: str, reason: str) -> En
 
 def _contributions(block: Block, metric: str, interval: Interval) -> Iterator[Entry]:
     for place, modality in enumerate(block.data.names.names):
-        yield {**_where(block), "modality": modality, **_numbers(block, metric, interval, place)}
+        yield {**_where(block), "modality": modality, **interval_entry(block, metric, interval, place)}
