@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import hashlib
 import json
 import math
@@ -15,11 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from mcutune.errors import BadInput, Damaged
+from mcutune.errors import BadInput, Damaged, NoResources, UserError
 from mcutune.inert import inert
 
 _AGAIN = "`mcutune robustness` makes it anew"
 NO_LOCKS = "put MCUTUNE_HOME on a local disk"
+_PROCESS_LACKS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_RAISE = "raise the limit (`ulimit -n` for open files), then the same command continues"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -43,6 +46,16 @@ def exchange_folders(fresh: Path, target: Path) -> bool:
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fs.h
     return rename is not None and rename(here, os.fsencode(fresh), here, os.fsencode(target), exchange) == 0
+
+
+def unusable(message: str, error: Exception, hint: str | None = None) -> UserError:
+    """What to raise of a file that failed: Damaged, or NoResources where the process lacks descriptors or memory.
+
+    The file is blameless then, and nobody should be sent to repair it.
+    """
+    if getattr(error, "errno", None) in _PROCESS_LACKS:
+        return NoResources(message, hint=_RAISE)
+    return Damaged(message, hint=hint)
 
 
 def sync_folder(folder: Path) -> None:
@@ -94,7 +107,7 @@ def read_bytes(path: Path, *, limit: int = 1 << 32) -> bytes:
     except FileNotFoundError:
         raise BadInput(f"{path} does not exist") from None
     except OSError as error:
-        raise Damaged(f"{path} cannot be read: {error.strerror}", hint="links are not followed") from None
+        raise unusable(f"{path} cannot be read: {error.strerror}", error, "links are not followed") from None
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

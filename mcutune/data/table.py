@@ -35,6 +35,7 @@ from mcutune.files import (
     sha256,
     sha256_file,
     sync_folder,
+    unusable,
     write_json,
 )
 from mcutune.files import home as default_home
@@ -199,7 +200,7 @@ def _read(table: Table, file: str) -> pa.Table:
         content, batches = reader.read_all(), reader.num_record_batches
         content.validate(full=True)
     except (OSError, pa.ArrowException) as error:
-        raise Damaged(f"{path} cannot be read: {shown(error, 200)}", hint=_AGAIN) from None
+        raise unusable(f"{path} cannot be read: {shown(error, 200)}", error, _AGAIN) from None
     if not content.schema.equals(table.manifest.schema_of(file)) or len(content) != len(table) or batches != 1:
         raise Damaged(f"{path} does not hold the columns that {MANIFEST} names", hint=_AGAIN)
     if any(column.null_count for column in content.columns):

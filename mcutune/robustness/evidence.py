@@ -39,6 +39,7 @@ from mcutune.files import (
     sha256,
     sha256_file,
     sync_folder,
+    unusable,
     write_json,
 )
 
@@ -86,7 +87,7 @@ def read_columns(path: Path, digest: str) -> pa.Table:
     try:
         table = pq.read_table(path, page_checksum_verification=True, memory_map=True)
     except (OSError, pa.ArrowException) as error:
-        raise Damaged(f"{path} cannot be read: {str(error)[:200]}", hint="run robustness again") from None
+        raise unusable(f"{path} cannot be read: {str(error)[:200]}", error, "run robustness again") from None
     if any(column.null_count for column in table.columns):
         raise Damaged(f"{path} has missing values", hint="run robustness again")
     return table.unify_dictionaries().combine_chunks()

@@ -27,8 +27,8 @@ from mcutune.domain.trial import (
     State,
     Verdict,
 )
-from mcutune.errors import BadInput, Damaged, NoResources, UserError
-from mcutune.files import home, keep_aside, read_sealed, sealed, write_json
+from mcutune.errors import BadInput, NoResources, UserError
+from mcutune.files import home, keep_aside, read_sealed, sealed, unusable, write_json
 from mcutune.search import progress
 from mcutune.search.artefacts import EncoderCache, write_checkpoints
 from mcutune.search.dispatch import Dispatch
@@ -159,7 +159,7 @@ class Coordinator:
                 self._encoders.put(key, files)
             except OSError as error:
                 if error.errno not in _NO_ROOM:
-                    raise Damaged(f"the encoder cache cannot be written: {error}") from error
+                    raise unusable(f"the encoder cache cannot be written: {error}", error) from error
                 self._pause(f"no room for an encoder: {error}")
 
     def timings(self, facts: dict[str, Any]) -> tuple[Timing, ...]:
@@ -261,7 +261,7 @@ class Coordinator:
             hashes = write_checkpoints(self.plan.folder, {result.lane: result.files for _, result in waiting})
         except OSError as error:
             if error.errno not in _NO_ROOM:
-                raise Damaged(f"a checkpoint cannot be written: {error}", hint="check the disk") from error
+                raise unusable(f"a checkpoint cannot be written: {error}", error, "check the disk") from error
             self._results = waiting
             needed = sum(len(content) for _, one in waiting for content in one.files.values())
             self._pause(f"no room for {len(waiting)} checkpoints of {needed:,} bytes: {error.strerror}")

@@ -23,8 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mcutune.domain.trial import State
-from mcutune.errors import BadInput, Damaged, NoResources
-from mcutune.files import replacing, sync_folder
+from mcutune.errors import BadInput, Damaged, NoResources, UserError
+from mcutune.files import replacing, sync_folder, unusable
 from mcutune.search.commits import GENESIS, Commit, encoded, is_kept
 from mcutune.search.head import HEAD, Head, read_head
 from mcutune.search.records import TABLES, EpochRow, Records, Row, StudyRow, TrialRecord, TrialRow
@@ -226,7 +226,7 @@ def replay(connection: sqlite3.Connection, records: Records, path: Path) -> tupl
                 if not trial.lanes:
                     _read_lanes(connection, path, study.row, trial, ends[fold, trial.number])
     except (sqlite3.Error, ValueError, KeyError, IndexError, TypeError) as error:
-        raise Damaged(f"{path} is damaged after commit {last.number}: {error}", hint=_HINT) from None
+        raise _blamed(f"{path} cannot be read after commit {last.number}: {error}", error, _HINT) from None
     return last, hash_, {key: number for key, number in begun.items() if key not in ends}
 
 
@@ -330,4 +330,27 @@ def failures_of(folder: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", None)
         if code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in _FULL:
             raise NoSpace(f"the disk of {folder} is full", hint=_ROOM) from error
-        raise Damaged(f"{folder}: {error}", hint="nothing more is written; check the disk") from error
+        raise _blamed(f"{folder}: {error}", error, "nothing more is written; check the disk") from error
+
+
+def _blamed(message: str, error: Exception, hint: str) -> UserError:
+    """Damaged, or NoResources where the process lacks memory or descriptors: SQLite only says that it cannot open."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_NOMEM:
+        error = OSError(errno.ENOMEM, str(error))
+    elif code == sqlite3.SQLITE_CANTOPEN and not _descriptors_left():
+        error = OSError(errno.EMFILE, str(error))
+    return unusable(message, error, hint)
+
+
+def _descriptors_left() -> bool:
+    """Whether as many files can be opened as SQLite opens: a database, its log, its index, a folder to sync."""
+    opened: list[int] = []
+    try:
+        opened.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(4))
+        return True
+    except OSError:
+        return False
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
