@@ -84,7 +84,7 @@ class CoordinatorActor:
         put: Callable[[Any], Any],
         report: Callable[[Snapshot], None] | None = None,
         snapshot: Callable[[Any], Snapshot] = snapshot_of,
-        brief_lives: int = 3,
+        brief_lives: int = 8,
         at_once: int = 1,
     ) -> None:
         os.environ["MCUTUNE_HOME"] = str(surroundings.home)

@@ -104,7 +104,7 @@ class Coordinator:
     def join(self, pack: str, capacity: int, node: str, device: str) -> PackStart | None:
         """Work for a pack: the fold and shape with lanes to train that the fewest packs serve."""
         with self._guarded():
-            self._give_back(self._packs.leave(pack), None, "its pack joined anew")
+            self._give_back(self._packs.leave(pack), "its pack joined anew")
             self._expire(pack)
             self._conclude()
             choice = None if self.stopped or self.done else self._dispatch.choose()
@@ -187,7 +187,7 @@ class Coordinator:
         with self._guarded():
             if self.plan.space.shapes_differ:
                 return False
-            self._give_back(self._packs.leave(pack), None, problem)
+            self._give_back(self._packs.leave(pack), problem)
             if not any(self._packs):
                 raise NoResources(problem, hint=remedy)
             return True
@@ -195,7 +195,7 @@ class Coordinator:
     def lost(self, pack: str, reason: str) -> None:
         """A pack is known to be gone: its lanes are handed on."""
         with self._guarded():
-            self._give_back(self._packs.leave(pack), Failure.LOST, reason)
+            self._give_back(self._packs.leave(pack), reason, lost=True)
             self._conclude()
 
     def stop(self) -> None:
@@ -273,24 +273,26 @@ class Coordinator:
         lane = self._studies[result.lane.fold].lane(result.lane)
         return lane is not None and lane.state is State.RUNNING and lane.attempt == result.attempt
 
-    def _give_back(self, state: PackState | None, why: Failure | None, reason: str) -> None:
-        """The lanes of a pack that is gone are anybody's again, as a new attempt."""
-        for lane, held in list(state.held.items()) if state else ():
-            study = self._studies[lane.fold]
+    def _give_back(self, state: PackState | None, reason: str, *, lost: bool = False) -> None:
+        """The lanes of a pack that is gone are anybody's again, as a new attempt. `lost`: one of them may be why."""
+        if state is None:
+            return
+        study, training = self._studies[state.fold], self._dispatch.training(state)
+        for lane, held in list(state.held.items()):
             record = study.lane(lane)
             self._packs.release(state, lane)
             if record is None or record.state is not State.RUNNING or record.attempt != held.attempt:
                 continue
-            if why is None:
-                study.reopen(lane, None, reason)
+            if lost:
+                study.lost(lane, held.seen, len(training) - 1 if lane in training else None, reason)
             else:
-                study.failure(LaneFailure(lane, held.attempt, held.seen, why, reason))
+                study.reopen(lane, None, reason)
 
     def _expire(self, idle: str = "") -> None:
         """Take the lanes of silent packs back. `idle`: a pack that trains no encoder now."""
         self._encoders.release(idle)
         for state in self._packs.silent(self._encoders.is_training):
-            self._give_back(state, Failure.LOST, f"pack {state.name} was silent")
+            self._give_back(state, f"pack {state.name} was silent", lost=True)
 
     # Concluding and committing
 
@@ -369,7 +371,7 @@ class Coordinator:
             return Orders(verdicts, start)
         if not self._dispatch.needed_elsewhere(state):
             return Orders(verdicts, wait=IDLE)
-        self._give_back(self._packs.leave(state.name), None, "given back for another shape")
+        self._give_back(self._packs.leave(state.name), "given back for another shape")
         self._conclude()
         return Orders(dict.fromkeys(verdicts, Verdict.END), done=True)
 

@@ -11,6 +11,7 @@ from mcutune.search.records import LaneRecord
 from mcutune.search.study import Live, Study
 
 HELD = 2  # times its places a pack may hold lanes, parked ones included, before it gets trials beyond the lag
+WORKING = (Verdict.CONTINUE, Verdict.FINISH)
 Shape = tuple[Any, ...]
 
 
@@ -66,15 +67,27 @@ class Dispatch:
         """Lanes of the pack's fold and shape that nobody holds, none that it was just told to end.
 
         As many as those that go on leave of its places: a lane that was just told to park or end has left its own.
+        One whose packs were lost again and again is handed out with no other, and before all others: then the next loss
+        is its own doing, or its next epoch clears it.
         """
+        study = self._studies[state.fold]
+        working = [study.lane(lane) for lane, verdict in verdicts.items() if verdict in WORKING]
+        if any(record is not None and record.suspect for record in working):
+            return
         free = places - sum(verdict is Verdict.CONTINUE for verdict in verdicts.values())
-        for lane, record, live in self._free(self._studies[state.fold]):
-            if free <= 0:
-                return
-            if lane not in verdicts and live.shape == state.shape:
-                self._packs.hold(state, lane, record.attempt)
-                yield LaneOrder(lane, record.attempt, live.configuration.model_dump(), live.configuration.epochs)
-                free -= 1
+        if free <= 0:
+            return
+        fitting = [one for one in self._free(study) if one[0] not in verdicts and one[2].shape == state.shape]
+        suspects = [one for one in fitting if one[1].suspect]
+        chosen = suspects[:1] if suspects and not working else [one for one in fitting if not one[1].suspect]
+        for lane, record, live in chosen[:free]:
+            self._packs.hold(state, lane, record.attempt)
+            yield LaneOrder(lane, record.attempt, live.configuration.model_dump(), live.configuration.epochs)
+
+    def training(self, state: PackState) -> set[LaneId]:
+        """The lanes that a pack trains, or whose checkpoint it makes: one of them may be why it is lost."""
+        study = self._studies[state.fold]
+        return {lane for lane, held in state.held.items() if study.verdict(lane, held.seen) in WORKING}
 
     def needed_elsewhere(self, state: PackState) -> bool:
         """Whether a pack that can do nothing now should give its parked lanes back and join anew.

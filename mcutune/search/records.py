@@ -58,6 +58,8 @@ class TrialRow(NamedTuple):
 class LaneRow(NamedTuple):
     """A lane enters a state. Running: a new attempt opens; `failure` says what ended the one before.
 
+    Of an attempt that ended with its pack: `seen`, how many epochs it had reported, and `others`, how many more lanes
+    were in training there; neither is set for a lane that only waited in it.
     Finished: `weights` and `checkpoint` are the SHA-256 of model.safetensors and checkpoint.json.
     """
 
@@ -73,6 +75,8 @@ class LaneRow(NamedTuple):
     checkpoint: str | None = None
     failure: str | None = None
     message: str | None = None
+    seen: int | None = None
+    others: int | None = None
 
 
 class RungRow(NamedTuple):
@@ -119,6 +123,9 @@ TABLES: dict[str, type[Any]] = {
 }  # fmt: skip
 
 
+SUSPECT = 2  # losses in company, without a new epoch in between, after which a lane is trained alone
+
+
 def blob(values: tuple[float, ...]) -> bytes:
     return array("d", values).tobytes()
 
@@ -131,7 +138,9 @@ def floats(content: bytes) -> list[float]:
 class LaneRecord:
     """A lane so far. When its trial ends, `epochs` are dropped unless the records keep them.
 
-    `failures`: of the attempts since its last new epoch; a lane that gets on is not to blame for its pack's end.
+    `failures`: of the attempts since its last new epoch that nothing but the lane can be blamed for. Packs are lost for
+    many reasons: a lane that gets on, or that had been further before, had no part in it, and while it was in company
+    nobody knows. Those losses are counted in `shared`.
     `top`: the best epoch, held for trial 0 and the best trial of the study.
     """
 
@@ -139,9 +148,22 @@ class LaneRecord:
     attempt: int = 0
     state: State = State.RUNNING
     failures: list[Failure] = field(default_factory=list)
+    shared: int = 0
     epochs: list[EpochRow] = field(default_factory=list)
     end: LaneRow | None = None
     top: EpochRow | None = None
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it is to be trained with no other lane, so that its pack's next end tells who is to blame."""
+        return self.shared >= SUSPECT
+
+    def failed(self, failure: Failure, seen: int | None, others: int | None) -> None:
+        """An attempt failed. Raises nothing: what cannot be the lane's fault is not counted."""
+        if failure is not Failure.LOST or (seen == len(self.epochs) and others == 0):
+            self.failures.append(failure)
+        elif seen == len(self.epochs) and others:
+            self.shared += 1
 
     def best(self, until: int | None = None) -> EpochRow | None:
         """The epoch with the highest objective, ties to the earlier, among the first `until`."""
@@ -289,6 +311,7 @@ class Records:
                 raise ValueError(f"epoch {row.epoch} follows {len(lane.epochs)} of lane {row[:3]}")
             lane.epochs.append(row)
             lane.failures.clear()
+            lane.shared = 0
             self.epochs += 1
         elif isinstance(row, LaneRow):
             self._lane(trial, row)
@@ -327,7 +350,7 @@ class Records:
             raise ValueError(f"lane {row[:3]} has ended")
         lane.attempt, lane.state = row.attempt, state
         if row.failure is not None:
-            lane.failures.append(Failure(row.failure))
+            lane.failed(Failure(row.failure), row.seen, row.others)
         if state is not _RUNNING:
             lane.end = row
 

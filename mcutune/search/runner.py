@@ -51,7 +51,7 @@ class Job:
     logs: Path
     loop: Callable[[dict[str, Any]], None] | None = None
     memory: int | None = None
-    brief_lives: int = 3
+    brief_lives: int = 8
     measure: bool = False
 
 

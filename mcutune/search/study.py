@@ -35,7 +35,7 @@ from mcutune.search.rungs import Absent, Decision, decide, eta_of
 from mcutune.search.space import Space
 from mcutune.training.config import Configuration
 
-RETRIES = 3  # of a lane after crashes and losses, without a new epoch in between
+RETRIES = 3  # of a lane after crashes, or after losses of a pack that trained nothing else, without a new epoch
 OOM_RETRIES = 1  # the pack has halved itself meanwhile
 _NO_SIBLING = "another lane of its trial failed"
 
@@ -162,23 +162,42 @@ class Study:
         lane = self.lane(said.lane)
         assert lane is not None
         text = f"epoch {said.epoch}: {said.message}"[:500]
-        if said.failure is Failure.OOM:
-            again = lane.failures.count(Failure.OOM) < OOM_RETRIES
-        else:
-            again = not said.failure.final and len(lane.failures) - lane.failures.count(Failure.OOM) < RETRIES
+        retries = OOM_RETRIES if said.failure is Failure.OOM else RETRIES
+        again = not said.failure.final and lane.failures.count(said.failure) < retries
         if again:
             self.reopen(said.lane, said.failure, text)
             return
         end = LaneRow(*_key(said.lane), lane.attempt, State.FAILED.value, failure=said.failure.value, message=text)
         self._put(end)
 
-    def reopen(self, lane: LaneId, why: Failure | None, message: str) -> None:
-        """A new attempt of a lane, from its first epoch; results of the one before are refused from now on."""
+    def lost(self, lane: LaneId, seen: int, others: int | None, message: str) -> None:
+        """The pack of a lane has ended, after `seen` epochs of this attempt, with `others` more lanes in training.
+
+        others: None if the lane only waited there. It is tried again, unless it was alone `RETRIES` times before.
+        """
+        record = self.lane(lane)
+        assert record is not None
+        alone = others == 0 and seen == len(record.epochs)
+        if alone and record.failures.count(Failure.LOST) >= RETRIES:
+            text = f"epoch {seen}: {message}"[:500]
+            key, failure = _key(lane), Failure.LOST.value
+            self._put(LaneRow(*key, record.attempt, State.FAILED.value, failure=failure, message=text))
+            return
+        self.reopen(lane, Failure.LOST, message, None if others is None else seen, others)
+
+    def reopen(
+        self, lane: LaneId, why: Failure | None, message: str, seen: int | None = None, others: int | None = None
+    ) -> None:
+        """A new attempt of a lane, from its first epoch; results of the one before are refused from now on.
+
+        seen, others: how far the one before had come, and in what company (LaneRow), if its pack was lost.
+        """
         record = self.lane(lane)
         assert record is not None
         failure = why.value if why else None
         attempt = record.attempt + 1
-        self._put(LaneRow(*_key(lane), attempt, State.RUNNING.value, failure=failure, message=message))
+        state = State.RUNNING.value
+        self._put(LaneRow(*_key(lane), attempt, state, failure=failure, message=message, seen=seen, others=others))
 
     def finished(self, lane: LaneId, pack: str, best_epoch: int, weights: str | None, checkpoint: str | None) -> None:
         """A lane's checkpoint is durable."""

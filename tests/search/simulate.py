@@ -106,6 +106,10 @@ class Lane:
         return LaneResult(self.order.lane, self.order.attempt, self.best[1], files)
 
 
+class Died(Exception):
+    """A pack's process has ended while it trained."""
+
+
 @dataclass
 class FakePack:
     """One pack. `step` says one word to the coordinator and trains one epoch; False once there is nothing to do.
@@ -124,6 +128,7 @@ class FakePack:
     failures: list[LaneFailure] = field(default_factory=list)
     results: list[LaneResult] = field(default_factory=list)
     trained: list[int] = field(default_factory=list)  # lanes of each of its epochs
+    deadly: Callable[[LaneOrder, int], bool] = lambda order, epoch: False  # whether an epoch ends the process
 
     def step(self, client: Coordinator) -> bool:
         if not self.joined:
@@ -161,6 +166,8 @@ class FakePack:
     def _train(self) -> None:
         if self.running:
             self.trained.append(len(self.running))
+        if any(self.deadly(lane.order, lane.epoch + 1) for lane in self.running):
+            raise Died
         for lane in list(self.running):
             said = lane.train()
             if isinstance(said, LaneFailure):
@@ -172,7 +179,10 @@ class FakePack:
 
 @dataclass
 class Play:
-    """A whole search with packs in a random order. `kill`, `lose`: chances a step. `crash`: image of a killed run."""
+    """A whole search with packs in a random order. `kill`, `lose`: chances a step. `crash`: image of a killed run.
+
+    `deadly`: epochs of lanes that take their pack's process with them.
+    """
 
     plan: Plan
     packs: int = 1
@@ -182,6 +192,7 @@ class Play:
     lose: float = 0.0
     kills: int = 0
     acknowledged: Callable[[LaneResult], None] = lambda result: None
+    deadly: Callable[[LaneOrder, int], bool] = lambda order, epoch: False
 
     def run(self, limit: int = 3_000) -> str:
         """Play until the search is done; the ledger's hash."""
@@ -198,14 +209,18 @@ class Play:
             if rng.random() < self.lose:
                 coordinator.lost(packs[index].name, "its node went away")
                 packs[index] = self._fresh(step * 10 + index)
-            packs[index].step(coordinator)
+            try:
+                packs[index].step(coordinator)
+            except Died:
+                coordinator.lost(packs[index].name, "its process died")
+                packs[index] = self._fresh(step * 10 + index)
         else:
             raise AssertionError(f"not done after {limit} steps: {coordinator.progress()}")
         coordinator.close()
         return ledger_hash(read_ledger(self.plan.folder)[0])
 
     def _fresh(self, number: int) -> FakePack:
-        return FakePack(f"pack-{number}", self.capacity, self.acknowledged)
+        return FakePack(f"pack-{number}", self.capacity, self.acknowledged, deadly=self.deadly)
 
     def _killed(self, coordinator: Coordinator) -> Coordinator:
         """What a SIGKILL leaves: the files as they are, nothing closed; the run goes on from their copy."""

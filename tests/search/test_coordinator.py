@@ -122,11 +122,44 @@ def test_a_lane_that_gets_on_may_be_lost_again_and_again(make: Any) -> None:
         for past in range(1, epoch + 1):
             client.advance(pack, [said(order, past)], [], [], 0)
         client.lost(pack, "its node went away")
+    for _ in range(9):  # it had been further before: no sign against it
+        orders_of(client, "early", 1)
+        client.lost("early", "its node went away")
     for _ in range(3):
         assert client._records.studies["1"].trials[0].state is State.RUNNING
-        orders_of(client, "last", 1)
+        order = orders_of(client, "last", 1)[0]
+        for past in range(1, 6):
+            client.advance("last", [said(order, past)], [], [], 0)
         client.lost("last", "its node went away")
     assert client._records.studies["1"].trials[0].failure is Failure.LOST
+
+
+def test_a_lane_lost_in_company_is_tried_alone_before_it_is_blamed(make: Any) -> None:
+    client = make()
+    for _ in range(2):
+        assert len(orders_of(client, "shared", 3)) == 3
+        client.lost("shared", "its node went away")
+    (first,) = orders_of(client, "first", 3)  # two losses in company: the lanes are tried one at a time
+    (second,) = orders_of(client, "second", 3)
+    assert first.lane != second.lane
+    orders = client.advance("first", [said(first, 1)], [], [], 3)  # its next epoch clears it; who is suspect waits
+    assert all(not client._studies["1"].lane(order.lane).suspect for order in orders.start)
+    for attempt in range(4):
+        assert client._records.studies["1"].trials[second.lane.trial].state is State.RUNNING, attempt
+        client.lost("second", "its process died")
+        again = orders_of(client, "second", 3)
+        assert [order.lane for order in again] == [second.lane] or attempt == 3
+    assert client._records.studies["1"].trials[second.lane.trial].failure is Failure.LOST
+
+
+def test_lanes_that_wait_in_a_lost_pack_are_not_suspected(make: Any) -> None:
+    client = make(ONE_SHAPE.replace("rungs: none", "rungs: {first: 1, eta: 2}"))
+    for _ in range(3):
+        orders = orders_of(client, "a", 2)
+        client.advance("a", [said(orders[0], 1)], [], [], 0)
+        client.lost("a", "its node went away")
+    waited = client._studies["1"].lane(orders[0].lane)
+    assert len(waited.epochs) == 1 and not waited.suspect and not waited.failures
 
 
 def test_a_trial_fails_with_its_first_failed_lane_and_its_checkpoints_go(make: Any, tmp_path: Path) -> None:
@@ -189,12 +222,12 @@ def test_repeated_epochs_must_be_equal_and_are_kept_once(make: Any) -> None:
     one, _ = orders_of(client)
     client.advance("a", [said(one, 1)], [], [], 0)
     client.lost("a", "gone")
-    again, _ = orders_of(client, "b")
+    (again,) = orders_of(client, "b", 1)
     client.advance("b", [said(again, 1)], [], [], 0)
     assert "not reproducible" not in events(client)
     client.advance("b", [said(again, 2)], [], [], 0)
     client.lost("b", "gone")
-    third, _ = orders_of(client, "c")
+    (third,) = orders_of(client, "c", 1)
     client.advance("c", [said(third, 1)], [], [], 0)
     other = replace(said(third, 2), scores=(0.1, 0.1, 0.1))
     client.advance("c", [other], [], [], 0)

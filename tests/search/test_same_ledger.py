@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mcutune.search import proposals, study
+from mcutune.domain.trial import Failure, LaneOrder
+from mcutune.search import proposals
 from mcutune.search.ledger import read_ledger
 from mcutune.search.records import canonical_trial, ledger_hash, trial_digest
 from tests.search.simulate import SPACE, Play, plan_of
@@ -17,14 +18,9 @@ from tests.search.simulate import SPACE, Play, plan_of
 
 @pytest.fixture(scope="module", autouse=True)
 def _guided_early() -> Iterator[None]:
-    """These searches are short: the sampler's model guides from the third result on.
-
-    Packs are lost here more often than a lane survives: its fourth loss without a new epoch in between would rightly
-    fail it (test_coordinator.py), and with kills on top that does happen.
-    """
+    """These searches are short: the sampler's model guides from the third result on."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proposals, "STARTUP", 3)
-        patch.setattr(study, "RETRIES", 1_000)
         yield
 
 
@@ -53,6 +49,23 @@ def test_packs_order_losses_and_kills_do_not_show(
 ) -> None:
     folder = tmp_path_factory.mktemp("play") / "run"
     assert Play(plan_of(folder), packs, capacity, seed, kill, lose).run() == reference
+
+
+@given(
+    packs=st.integers(1, 3), capacity=st.integers(1, 5), seed=st.integers(0, 10**6), kill=st.sampled_from([0.0, 0.03])
+)
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_lane_that_kills_its_pack_fails_alone(
+    tmp_path_factory: pytest.TempPathFactory, packs: int, capacity: int, seed: int, kill: float
+) -> None:
+    def deadly(order: LaneOrder, epoch: int) -> bool:
+        return (order.lane.trial, order.lane.seed, epoch) in ((1, 0, 1), (5, 1, 1))
+
+    plain = Play(plan_of(tmp_path_factory.mktemp("alone") / "run"), capacity=1, deadly=deadly).run()
+    plan = plan_of(tmp_path_factory.mktemp("play") / "run")
+    assert Play(plan, packs, capacity, seed, kill, deadly=deadly).run(limit=6_000) == plain
+    trials = read_ledger(plan.folder)[0].studies["1"].trials
+    assert [trial.number for trial in trials if trial.failure is Failure.LOST] == [1, 5]
 
 
 def test_the_reference_is_worth_comparing(tmp_path: Path) -> None:
