@@ -135,7 +135,7 @@ def _hunt(place: Path, rng: random.Random, kills: int, found: Outcome) -> tuple[
         search = _start(nodes.home, *options, token=nodes.token)
         raylet_lives = True
         while True:
-            before, wanted = _ended(nodes.home), rng.randint(1, 6)
+            before, wanted = _ended(nodes.home), rng.randint(1, 3)
             over = lambda search=search, least=before + wanted: search.poll() is not None or _ended(nodes.home) >= least  # noqa: E731
             if not _until(over, PATIENCE):
                 found.problems.append(f"{place.name} hangs: no trial ended in {PATIENCE:.0f} s")
