@@ -88,5 +88,5 @@ def _row(fields: list[Any]) -> Row:
     kind: type[Any] = TABLES[fields[0]]
     if kind is EpochRow:
         fields[_BLOBS:] = map(b64decode, fields[_BLOBS:])
-    row: Row = kind._make(fields[1:])
+    row: Row = kind(*fields[1:])  # a ledger from before a field was added lacks its value: there is a default then
     return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from mcutune.errors import BadInput, Damaged
 from mcutune.search import ledger as ledger_module
+from mcutune.search.commits import decoded, encoded
 from mcutune.search.head import Head
 from mcutune.search.ledger import DATABASE, NoSpace, open_ledger, read_ledger
 from mcutune.search.records import (
@@ -79,6 +81,14 @@ def test_a_ledger_of_an_older_version_says_so(tmp_path: Path) -> None:
     for reader in (open_ledger, read_ledger):
         with pytest.raises(BadInput, match="older mcutune .version 1; this one reads 2.*manifest.json"):
             reader(tmp_path)
+
+
+def test_a_row_from_before_its_last_fields_were_added_is_read() -> None:
+    lane = LaneRow("1", 0, 0, 2, "running", failure="lost", message="gone")
+    fields = json.loads(encoded([lane]))[0]
+    assert len(fields) == 15 and decoded(json.dumps([fields[:13]]).encode()) == [lane]
+    with pytest.raises(TypeError):
+        decoded(json.dumps([[*fields, 1]]).encode())
 
 
 def test_what_is_read_in_part_is_what_is_read_whole(tmp_path: Path) -> None:
