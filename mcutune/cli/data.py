@@ -85,7 +85,7 @@ def _entry_facts(entry: Entry) -> dict[str, Any]:
 def _print_entries(entries: list[Entry]) -> None:
     from mcutune.cli.screen import console, plain, table
 
-    made = table("dataset", "rows", "modalities (dims)", "predicts", "split by", right=(1,))
+    made = table("dataset", "rows", "modalities (dims)", "predicts", "split by", right=(1,), words=(0, 2))
     for entry in entries:
         if entry.manifest is None:
             made.add_row(plain(entry.name), "", plain(entry.problem, "red"))

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
-
-@dataclass(frozen=True)
-class TrialRow:
-    """A trial as a row. `score`: the objective, None before it has one; `epoch` of `epochs`: mean over its lanes."""
-
-    fold: str
-    number: int
-    state: str
-    epoch: int
-    epochs: int
-    score: float | None
-    configuration: Mapping[str, Any]
+if TYPE_CHECKING:
+    from mcutune.search.progress import TrialView
 
 
 @dataclass(frozen=True)
@@ -25,15 +15,16 @@ class View:
     """A moment of a search.
 
     `wanted`: trials in all folds together, None under a time budget. `share`: of the work done, 0 to 1. `counts`:
-    trials by state. `best`: a row a fold that has one. `keys`: the searched keys, in the order of the space.
+    trials by state. `best`: of every fold that has one. `keys`: the searched keys, in the order of the space; the
+    `settings` of each trial hold a value of every one.
     """
 
     run: str
     wanted: int | None
     share: float
     counts: Mapping[str, int]
-    best: Sequence[TrialRow] = ()
-    trials: Sequence[TrialRow] = ()
+    best: Sequence[TrialView] = ()
+    trials: Sequence[TrialView] = ()
     keys: Sequence[str] = ()
     baseline: Mapping[str, float] = field(default_factory=dict)
     packs: int = 0
@@ -67,7 +58,7 @@ class Estimate:
         return now - self.opened if self.opened is not None else 0.0
 
 
-def shown_trials(view: View, most: int) -> list[TrialRow]:
+def shown_trials(view: View, most: int) -> list[TrialView]:
     """Up to `most` rows: the best finished trials first, then those that run, the furthest first."""
     ended = [row for row in view.trials if row.state == "finished" and row.score is not None]
     running = [row for row in view.trials if row.state == "running"]

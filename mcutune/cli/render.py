@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,14 +14,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mcutune.cli.progress import Estimate, TrialRow, View, shown_trials
+from mcutune.cli.progress import Estimate, View, shown_trials
 from mcutune.cli.screen import console, plain, say, table
 from mcutune.cli.text import count, duration, score, value
 from mcutune.inert import inert
 
+if TYPE_CHECKING:
+    from mcutune.search.progress import TrialView
+
 _STATES = {"finished": "green", "pruned": "yellow", "failed": "red", "running": "cyan"}
 _ROWS = 10
 _KEY_WIDTH = 11
+_VALUE = 40
 _MOST_KEYS = 4
 _PLAIN_EVERY = 15.0  # seconds between lines of progress where nothing else happens
 
@@ -108,9 +112,9 @@ class _Lines:
         say(self._out, plain(line))
 
 
-def _ended_line(row: TrialRow, view: View, best: bool) -> str:
+def _ended_line(row: TrialView, view: View, best: bool) -> str:
     what = f" {score(row.score)}" if row.score is not None else ""
-    values = " ".join(f"{key}={value(row.configuration.get(key))}" for key in view.keys)
+    values = " ".join(f"{key}={value(row.settings.get(key))}" for key in view.keys)
     return f"fold {row.fold} trial {row.number} {row.state}{what}{' (best so far)' if best else ''}  {values}".rstrip()
 
 
@@ -152,12 +156,12 @@ def _parts(view: View, elapsed: float, left: float | None) -> Iterator[Renderabl
 
 def _head(view: View, elapsed: float, left: float | None) -> RenderableType:
     grid = Table.grid(padding=(0, 1), expand=True)
-    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
     grid.add_column(ratio=1)
-    grid.add_column(no_wrap=True, justify="right")
+    grid.add_column(justify="right")
     time_left = f"{duration(elapsed)}, about {duration(left)} left" if left is not None else duration(elapsed)
     bar = ProgressBar(total=1.0, completed=view.share, pulse=view.wanted is None)
-    grid.add_row(plain(view.run, "bold", limit=40), bar, plain(f"{view.share:4.0%}  {time_left}"))
+    grid.add_row(plain(view.run, "bold", limit=64), bar, plain(f"{view.share:4.0%}  {time_left}"))
     return grid
 
 
@@ -168,36 +172,33 @@ def _counts(view: View) -> Text:
         if view.counts.get(state):
             made.append(f"  {view.counts[state]} {state}", style=style)
     made.append(f"   {_work(view)}", style="dim")
-    made.no_wrap, made.overflow = True, "ellipsis"
     return made
 
 
-def _best_line(row: TrialRow, view: View) -> Text:
+def _best_line(row: TrialView, view: View) -> Text:
     made = plain(f"best  fold {row.fold}  ", limit=40)
     made.append(score(row.score), style="bold green")
     made.append(f"  trial {row.number}")
     base = view.baseline.get(row.fold)
     if base is not None and row.number != 0:
         made.append(f" (trial 0 {score(base)})", style="dim")
-    made.append("  " + " ".join(f"{inert(key)} {value(row.configuration.get(key))}" for key in view.keys))
-    made.no_wrap, made.overflow = True, "ellipsis"
+    made.append("  " + " ".join(f"{inert(key)} {value(row.settings.get(key))}" for key in view.keys))
     return made
 
 
-def trial_table(rows: list[TrialRow], keys: Any) -> Table:
-    """Trials as a table: fold, number, state, epoch, score, and the first searched keys."""
+def trial_table(rows: list[TrialView], keys: Any) -> RenderableType:
+    """Trials as a table: fold, number, state, epoch, score, and the first searched keys that there is room for."""
     shown = list(keys)[:_MOST_KEYS]
-    made = table("fold", "trial", "state", "epoch", "score", *(key[:_KEY_WIDTH] for key in shown), right=(1, 3, 4))
-    for column in made.columns[:5]:
-        column.overflow = "crop"
+    heads = ("fold", "trial", "state", "epoch", "score", *(key[:_KEY_WIDTH] for key in shown))
+    made = table(*heads, right=(1, 3, 4), below=False)
     for row in rows:
         made.add_row(
-            plain(row.fold, limit=8),
+            plain(row.fold, limit=40),
             str(row.number),
             plain(row.state, _STATES.get(row.state, "")),
             f"{row.epoch}/{row.epochs}",
             score(row.score),
-            *(plain(value(row.configuration.get(key)), limit=_KEY_WIDTH) for key in shown),
+            *(plain(value(row.settings.get(key)), limit=_VALUE) for key in shown),
         )
     return made
 

@@ -88,7 +88,7 @@ def _place(one: Entry) -> Text:
     parts = [one["combination"]] if one["combination"] else []
     if not parts or one["scenario"].startswith("normalisation="):
         parts.append(one["scenario"].removeprefix("normalisation="))
-    return plain(", ".join(parts), limit=20)
+    return plain(", ".join(parts), limit=120)
 
 
 def _signed(value: float) -> str:

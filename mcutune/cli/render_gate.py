@@ -18,8 +18,8 @@ def gate_view(verdict: dict[str, Any]) -> RenderableType:
     """The conditions, and the outcome, which is that of the worst of them."""
     gate = verdict["gate"]
     made = Table.grid(padding=(0, 1, 0, 0))
-    for justify in ("left", "left", "right", "left"):
-        made.add_column(justify=justify)
+    for number in range(4):
+        made.add_column(justify="right" if number == 2 else "left", no_wrap=number != 1, overflow="fold")
     for one in verdict["conditions"]:
         bounds = "" if one["low"] is None else f"{score(one['low'])} {score(one['high'])}"
         value = "" if one["low"] is None and not one["metric"] else score(one["value"])

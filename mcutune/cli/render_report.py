@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from mcutune.cli.render_compared import compared_lines
 from mcutune.cli.screen import heat, plain, shares, sparkline, table
+from mcutune.cli.split_table import SplitTable
 from mcutune.cli.text import count, score
 from mcutune.inert import inert
 
 _MOST_ROWS = 31  # combinations of five modalities; above that the worst are shown
 _WORST = 10
-_SCENARIO = 28
+_LABEL = 120  # characters of a row's name; it wraps
 _AXES = {"missing rate": "missing", "share of rows lost": "lost", "noise, in standard deviations": "σ"}
 _TITLES = {
     "wa": "accuracy (WA)",
@@ -87,7 +87,7 @@ def _fixed(report: dict[str, Any], protocol: dict[str, Any]) -> Iterator[Rendera
     colours = {metric: dict(zip(labels, _shares(cells, labels, metric), strict=True)) for metric in metrics}
     for label in shown:
         made.add_row(
-            plain(label, limit=28),
+            plain(label, limit=_LABEL),
             *(_cell(cells[label, metric], heat(colours[metric][label])) for metric in metrics),
         )
     _add_summaries(made, _mine(report, protocol, "summaries"), metrics)
@@ -130,7 +130,7 @@ def _cell(row: dict[str, Any], style: str = "") -> Text:
     return made
 
 
-def _add_summaries(made: Table, rows: list[dict[str, Any]], metrics: list[str]) -> None:
+def _add_summaries(made: SplitTable, rows: list[dict[str, Any]], metrics: list[str]) -> None:
     names = [name for name in _SUMMARY_TITLES if any(row["name"] == name for row in rows)]
     if names:
         made.add_section()
@@ -152,7 +152,7 @@ def _curves(report: dict[str, Any], protocol: dict[str, Any]) -> Iterator[Render
     for curve in shown:
         first, last = curve["points"][0], curve["points"][-1]
         made.add_row(
-            plain(str(curve["series"]) if several else _TITLES[curve["metric"]], limit=16),
+            plain(str(curve["series"]) if several else _TITLES[curve["metric"]], limit=_LABEL),
             _cell(first),
             Text(sparkline([point["value"] for point in curve["points"]]), style="cyan"),
             _cell(last),
@@ -178,7 +178,7 @@ def _scenarios(report: dict[str, Any], protocol: dict[str, Any]) -> Iterator[Ren
     made = table("scenario", *(_TITLES[metric] for metric in metrics), right=range(1, len(metrics) + 1))
     cells = {(row["scenario"], row["metric"]): row for row in rows}
     for scenario in dict.fromkeys(row["scenario"] for row in rows):
-        made.add_row(plain(scenario, limit=_SCENARIO), *(_cell(cells[scenario, metric]) for metric in metrics))
+        made.add_row(plain(scenario, limit=_LABEL), *(_cell(cells[scenario, metric]) for metric in metrics))
     yield made
 
 
@@ -195,7 +195,7 @@ def _cross(report: dict[str, Any], protocol: dict[str, Any]) -> Iterator[Rendera
         for label in dict.fromkeys(row["combination"] for row in of):
             last = cells[label, modes[-1]]
             made.add_row(
-                plain(label, limit=28),
+                plain(label, limit=_LABEL),
                 plain(score(last["within"])),
                 *(_cell(cells[label, mode]) for mode in modes),
                 plain(score(last["winners_sd"])),

@@ -10,11 +10,11 @@ from rich.text import Text
 
 from mcutune.cli.screen import heat, plain, shares, table
 from mcutune.cli.text import count, score, value
+from mcutune.inert import inert
 
 if TYPE_CHECKING:
     from mcutune.search.summary import Summary, Winner
 
-_MOST_FOLDS = 6
 _MOST_ROWS = 31
 
 
@@ -43,10 +43,10 @@ def _parts(summary: Summary) -> Iterator[RenderableType]:
 
 def _scores(summary: Summary) -> RenderableType:
     """Combinations × folds, on validation; with one fold also the spread between seeds."""
-    winners = summary.winners[:_MOST_FOLDS]
+    winners = summary.winners
     higher = summary.metric != "mae"
     one = len(winners) == 1
-    names = [f"{summary.metric} ± seeds"] if one else [f"fold {winner.fold}"[:9] for winner in winners]
+    names = [f"{summary.metric} ± seeds"] if one else [f"fold {inert(winner.fold, limit=40)}" for winner in winners]
     made = table("validation", *names, right=range(1, len(names) + 1))
     labels = sorted(winners[0].scores, key=lambda label: winners[0].scores[label], reverse=not higher)[:_MOST_ROWS]
     shown = [label for label in winners[0].scores if label in labels]
@@ -61,7 +61,7 @@ def _scores(summary: Summary) -> RenderableType:
             if one and label in winner.spread:
                 cell.append(f" ± {score(winner.spread[label])}", style="default on default dim")
             cells.append(cell)
-        made.add_row(plain(label, limit=36), *cells)
+        made.add_row(plain(label, limit=120), *cells)
     return made
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import IO
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from mcutune.cli.split_table import SplitTable
 from mcutune.inert import inert
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -37,14 +36,11 @@ def say(out: Console, text: Text) -> None:
     out.print(text, soft_wrap=not out.is_terminal)
 
 
-def table(*columns: str, right: Sequence[int] = ()) -> Table:
-    """A table with a rule under its head; the columns numbered in `right` are right-aligned."""
-    made = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
-    for number, column in enumerate(columns):
-        made.add_column(
-            plain(column), justify="right" if number in right else "left", no_wrap=True, overflow="ellipsis"
-        )
-    return made
+def table(
+    *columns: str, right: Sequence[int] = (), words: Sequence[int] = (0,), below: bool = True
+) -> SplitTable:  # fmt: skip
+    """A table with a rule under its head that cuts nothing (split_table.py)."""
+    return SplitTable([plain(column) for column in columns], right=right, words=words, below=below)
 
 
 def heat(share: float) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from mcutune.cli.advisories import refuse_vulnerable
 from mcutune.cli.failures import crashes_go_to
 from mcutune.cli.options import print_json
-from mcutune.cli.progress import TrialRow, View
+from mcutune.cli.progress import View
 from mcutune.cli.render import SearchView, waiting
 from mcutune.cli.screen import console, plain, say
 from mcutune.cli.searching import (
@@ -104,7 +105,7 @@ class Watch:
         self._plan = plan
         self._place = place
         self._defaults = {fold: plan.space.of(fold).default.model_dump(mode="json") for fold in plan.folds}
-        self._ended: dict[tuple[str, int], TrialRow] = {}
+        self._ended: dict[tuple[str, int], TrialView] = {}
         self._history: list[tuple[float, int]] = []
 
     def __call__(self, progress: Progress) -> None:
@@ -134,9 +135,9 @@ class Watch:
             )
         )
 
-    def _row(self, trial: TrialView) -> TrialRow:
-        settings = {**self._defaults[trial.fold], **trial.settings}
-        return TrialRow(trial.fold, trial.number, trial.state, trial.epoch, trial.epochs, trial.score, settings)
+    def _row(self, trial: TrialView) -> TrialView:
+        """The trial with what it left at the default, too."""
+        return replace(trial, settings={**self._defaults[trial.fold], **trial.settings})
 
     def _keys(self) -> list[str]:
         space = self._plan.space

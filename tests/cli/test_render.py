@@ -8,19 +8,20 @@ from typing import Any
 
 import pytest
 
-from mcutune.cli.progress import Estimate, TrialRow, View, shown_trials
+from mcutune.cli.progress import Estimate, View, shown_trials
 from mcutune.cli.render import SearchView, drawing
 from mcutune.cli.screen import console
 from mcutune.cli.text import count, duration, score, value
 from mcutune.inert import inert
+from mcutune.search.progress import TrialView
 
 KEYS = ("rank", "beta", "sensitivity", "encoder_kind", "range")
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[red]x[/red]\u202e\n"
 
 
-def row(number: int, state: str = "finished", mark: float | None = 0.6, epoch: int = 30, fold: str = "3") -> TrialRow:
+def row(number: int, state: str = "finished", mark: float | None = 0.6, epoch: int = 30, fold: str = "3") -> TrialView:
     settings = {"rank": 8, "beta": 1.234567e-05, "sensitivity": 0.0125, "encoder_kind": "dialogue", "range": 0.2}
-    return TrialRow(fold, number, state, epoch, 30, mark, settings)
+    return TrialView(fold, number, state, epoch, 30, mark, settings)
 
 
 def view(**changes: Any) -> View:
@@ -51,7 +52,7 @@ def test_the_drawing_fits_a_small_terminal() -> None:
 
 
 def test_no_name_is_obeyed() -> None:
-    hostile = TrialRow(HOSTILE, 1, HOSTILE, 1, 2, 0.5, {HOSTILE: HOSTILE})
+    hostile = TrialView(HOSTILE, 1, HOSTILE, 1, 2, 0.5, {HOSTILE: HOSTILE})
     shown = view(run=HOSTILE, best=[hostile], trials=[hostile], keys=[HOSTILE], note=HOSTILE, dashboard=HOSTILE)
     out = io.StringIO()
     with SearchView(plain_lines=True, out=console(file=out, width=80)) as draw:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from mcutune.cli.render_report import report_view
 from mcutune.cli.screen import shares, sparkline
+from mcutune.cli.text import score
 
 SAMPLE = Path(__file__).parents[1] / "robustness" / "sample_report.json"
 
@@ -22,9 +23,9 @@ def report() -> dict[str, Any]:
     return json.loads(SAMPLE.read_text(encoding="utf-8"))
 
 
-def drawn(report: dict[str, Any], *, colour: bool = False) -> str:
+def drawn(report: dict[str, Any], *, colour: bool = False, width: int = 80) -> str:
     console = Console(
-        file=io.StringIO(), width=80, force_terminal=colour, color_system="truecolor" if colour else None,
+        file=io.StringIO(), width=width, force_terminal=colour, color_system="truecolor" if colour else None,
         markup=False, emoji=False, highlight=False,
     )  # fmt: skip
     console.print(report_view(report))
@@ -41,6 +42,20 @@ def test_it_shows_every_combination_and_the_curve_in_80_columns(report: dict[str
         assert f"{measurement['value']:.3f}"[1:] in row
     assert any("█▇▆▅▄▃▂▁" in line for line in lines)
     assert "…" not in "".join(lines)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_no_interval_is_cut(report: dict[str, Any], width: int) -> None:
+    long = "wrist temperature of the left arm"
+    text = json.dumps(report).replace("audio", long)
+    lines = drawn(json.loads(text), width=width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in "".join(lines)
+    mine = [m for m in report["measurements"] if m["model"] == report["models"][0]["name"]]
+    squeezed = [" ".join(line.split()) for line in lines]
+    for one in (m for m in mine if m["protocol"] == "fixed"):
+        cell = f"{score(one['value'])} {score(one['low'])}–{score(one['high'])}"
+        assert any(cell in line for line in squeezed), cell
 
 
 def test_hostile_names_are_shown_and_not_obeyed(report: dict[str, Any]) -> None:
