@@ -15,7 +15,7 @@ Axes: N rows, S seeds, C combinations, K classes, F folds, G groups, A component
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -197,7 +197,9 @@ _MEASURES: dict[str, tuple[Statistic, tuple[str, ...]]] = {
 
 def measures(of: Calibrated, labels: Sequence[str], how: Resampling) -> Iterator[Entry]:
     """Entries of every combination, measure and stage."""
-    found = intervals(of.sums, of.rows.mean(axis=1), [statistic for statistic, _ in _MEASURES.values()], how)
+    own = np.eye(len(labels))
+    statistics = [replace(one, cells=np.tile(own, (len(stages), 1))) for one, stages in _MEASURES.values()]
+    found = intervals(of.sums, of.rows, statistics, how)
     debiased = debiased_errors(of.sums)
     seen = of.sums[..., _ROWS].sum(axis=0).max(axis=0).astype(np.int64)
     for c, label in enumerate(labels):

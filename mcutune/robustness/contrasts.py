@@ -16,9 +16,9 @@ from mcutune.domain.task import METRICS
 from mcutune.robustness.blocks import Block
 from mcutune.robustness.evidence import Array
 from mcutune.robustness.measure import Entry, weighted_means
-from mcutune.robustness.paired import differences, mean_over_replicates, number
+from mcutune.robustness.paired import differences, number, weighted
 from mcutune.robustness.rebuild import Stored, stored
-from mcutune.robustness.statistics import Interval, Resampling, Statistic, intervals
+from mcutune.robustness.statistics import Interval, Resampling, intervals
 
 NotThere = tuple[str, list[str]]  # a problem, and what would have been right
 
@@ -99,9 +99,8 @@ class Contrasts:
         if complete is None:
             return "no drop can be had: nothing was measured with everything present under that protocol", []
         sign = METRICS[found["metric"]].signed(1.0)
-        function = _weighted(found["metric"], sign * (complete - here))
-        rows = block.group_rows
-        (interval,) = intervals(block.sums, rows.mean(axis=1), [Statistic(function)], self._how)
+        lost = weighted(found["metric"], sign * (complete - here))
+        (interval,) = intervals(block.sums, block.group_rows, [lost], self._how)
         return _numbers(interval)
 
     def against(self, found: Entry, model: str) -> Entry | NotThere:
@@ -114,8 +113,8 @@ class Contrasts:
         here = self._weights(one, found)
         if here is None:
             return f"no difference can be had in {found.get('name')!r}", ["a combination, a scenario or a mean"]
-        function = _weighted(found["metric"], METRICS[found["metric"]].signed(1.0) * here)
-        (interval,) = differences(one.sums, other.sums, one.data.task, {"gain": function}, self._how)
+        gain = weighted(found["metric"], METRICS[found["metric"]].signed(1.0) * here)
+        (interval,) = differences(one.sums, other.sums, one.data.task, {"gain": gain}, self._how)
         return _numbers(interval)
 
     def _weights(self, block: Block, found: Entry) -> Array | None:
@@ -143,11 +142,6 @@ def _at(block: Block, combination: str | None, scenario: str) -> Array | None:
     weights = np.zeros(len(block.places))
     weights[block.places.index((combination, scenario))] = 1
     return weights
-
-
-def _weighted(metric: str, weights: Array) -> Callable[[Array], Array]:
-    value = mean_over_replicates(metric)
-    return lambda sums: (value(sums) @ weights)[..., None]
 
 
 def _numbers(interval: Interval) -> Entry:

@@ -6,7 +6,7 @@ What cannot be paired is refused by the name of what differs: table, rows, folds
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +22,13 @@ from mcutune.robustness.paired import (
     Difference,
     compare_values,
     differences,
-    mean_over_replicates,
     number,
     per_cell,
+    weighted,
 )
 from mcutune.robustness.rebuild import Stored, stored
 from mcutune.robustness.reports import Found
-from mcutune.robustness.statistics import Resampling
+from mcutune.robustness.statistics import Resampling, Statistic
 from mcutune.robustness.stored import Rows
 
 Entry = dict[str, Any]
@@ -165,30 +165,30 @@ def _compared(a: Stored, b: Stored, how: Resampling, margin: float | None) -> It
     """An entry for every cell and metric of a protocol, and one for its mean over combinations or rates."""
     one, other = a.blocks[0], b.blocks[0]
     places = [{"combination": combination, "scenario": scenario} for combination, scenario in one.places]
-    for metric, function in per_cell(a.metrics).items():
-        for place, entry, n in zip(places, _family(one, other, metric, function, how, margin), one.seen, strict=True):
+    for metric, each in per_cell(a.metrics, len(places)).items():
+        for place, entry, n in zip(places, _family(one, other, metric, each, how, margin), one.seen, strict=True):
             yield {**place, **entry, "n": int(n)}, True
     for mean in weighted_means(one):
         if mean.name in _OVERALL:
             named = {"name": mean.name, "scenario": mean.scenario, "over": mean.over}
             for metric in a.metrics:
-                (entry,) = _family(one, other, metric, _mean(metric, mean.weights), how, margin)
+                (entry,) = _family(one, other, metric, weighted(metric, mean.weights), how, margin)
                 yield {**named, **entry, "n": int(one.seen.max())}, False
 
 
 def _family(
-    one: Block, other: Block, metric: str, function: Callable[[Array], Array], how: Resampling, margin: float | None
+    one: Block, other: Block, metric: str, statistic: Statistic, how: Resampling, margin: float | None
 ) -> list[Entry]:
-    """An entry for every quantity that a function makes of the sums: one family of tests."""
+    """An entry for every quantity of a statistic: one family of tests."""
     task = one.data.task
-    key = metric if function(one.total).shape == (len(one.places),) else f"mean of {metric}"
-    found = compare_values(one.sums, other.sums, task, {key: function}, how)[key]
+    own, theirs = statistic.function(one.total), statistic.function(other.total)
+    key = metric if len(own) == len(one.places) else f"mean of {metric}"
+    found = compare_values(one.sums, other.sums, task, {key: statistic}, how)[key]
     answers: Sequence[Equivalence | None] = [None] * len(found)
     if margin is not None:
-        (apart,) = differences(one.sums, other.sums, task, {key: function}, how)
+        (apart,) = differences(one.sums, other.sums, task, {key: statistic}, how)
         gain = METRICS[metric].signed(1.0) * apart.value
         answers = judged(gain, apart.error, apart.freedom, len(one.sums), margin, how.confidence)
-    own, theirs = function(one.total), function(other.total)
     return [
         {
             "protocol": one.protocol.id,
@@ -205,11 +205,6 @@ def _family(
         }
         for c, (difference, answer) in enumerate(zip(found, answers, strict=True))
     ]
-
-
-def _mean(metric: str, weights: Array) -> Callable[[Array], Array]:
-    value = mean_over_replicates(metric)
-    return lambda sums: (value(sums) @ weights)[..., None]
 
 
 def _verdict(metric: str, found: Difference) -> str:

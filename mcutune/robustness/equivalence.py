@@ -48,7 +48,7 @@ def not_worse(
     `margin`: the loss that would still be accepted, in the metric's own unit. Raises BadInput unless it is above 0.
     """
     how = how or Resampling()
-    found = differences(a, b, task, per_cell(metrics), how)
+    found = differences(a, b, task, per_cell(metrics, a.shape[2]), how)
     return {
         metric: judged(METRICS[metric].signed(1.0) * of.value, of.error, of.freedom, len(a), margin, how.confidence)
         for metric, of in zip(metrics, found, strict=True)
@@ -56,9 +56,10 @@ def not_worse(
 
 
 def judged(
-    gain: Array, error: Array, freedom: float, groups: int, margin: float, confidence: float = 0.95
+    gain: Array, error: Array, freedom: float | Array, groups: int, margin: float, confidence: float = 0.95
 ) -> list[Equivalence]:
-    """Answers of a family of differences `gain` [C], more being better, with standard errors [C] over groups.
+    """Answers of a family of differences `gain` [C], more being better, with standard errors [C] over groups and
+    their degrees of freedom.
 
     Raises BadInput unless the margin is above 0.
     """

@@ -7,14 +7,14 @@ reference, adjusted by Holm over all references of a question under the same pro
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mcutune.robustness.blocks import Block
 from mcutune.robustness.compared import COMPARATORS
 from mcutune.robustness.evidence import Array
 from mcutune.robustness.measure import weighted_means
-from mcutune.robustness.paired import compare_values, mean_over_replicates, number
+from mcutune.robustness.paired import compare_values, number, weighted
 from mcutune.robustness.statistics import Resampling, holm
 
 Entry = dict[str, Any]
@@ -47,7 +47,7 @@ def mean_difference(
     block: Block, reference: Block, told: Entry, weights: Array, metrics: Sequence[str], how: Resampling
 ) -> list[Entry]:  # fmt: skip
     """The difference of two models in the mean over cells by `weights` [C], an entry a metric; p is not adjusted."""
-    means = {f"mean {metric}": mean_of(metric, weights) for metric in metrics}
+    means = {f"mean {metric}": weighted(metric, weights) for metric in metrics}
     compared = compare_values(block.sums, reference.sums, block.data.task, means, how)
     return [
         {
@@ -63,9 +63,3 @@ def mean_difference(
         }
         for metric in metrics
     ]
-
-
-def mean_of(metric: str, weights: Array) -> Callable[[Array], Array]:
-    """Totals [.., S, C, A] to the weighted mean over cells, [.., 1]."""
-    value = mean_over_replicates(metric)
-    return lambda sums: (value(sums) @ weights)[..., None]

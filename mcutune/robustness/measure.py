@@ -34,8 +34,11 @@ def measured(block: Block, metrics: Sequence[str], how: Resampling) -> tuple[lis
     """Measurements of every cell and metric, and their summaries, from the same resamples."""
     extras = weighted_means(block)
     mixing = np.stack([one.weights for one in extras]) if extras else np.zeros((0, len(block.places)))
-    statistics = [Statistic(_with_means(metric, mixing), _SCALES.get(metric, "fraction")) for metric in metrics]
-    found = _intervals(block, statistics, how)
+    weights = np.concatenate([np.eye(len(block.places)), mixing])
+    statistics = [
+        Statistic(_with_means(metric, mixing), _SCALES.get(metric, "fraction"), weights) for metric in metrics
+    ]
+    found = _intervals(block, statistics, metrics, how)
     cells, summaries = [], []
     for metric, interval in zip(metrics, found, strict=True):
         cells.append([_measurement(block, c, metric, interval) for c in range(len(block.places))])
@@ -81,16 +84,19 @@ def weighted_means(block: Block) -> list[WeightedMean]:
     ]
 
 
-def _intervals(block: Block, statistics: Sequence[Statistic], how: Resampling) -> list[Interval]:
+def _intervals(
+    block: Block, statistics: Sequence[Statistic], metrics: Sequence[str], how: Resampling
+) -> list[Interval]:
     """Intervals of all quantities; a cell in which some groups have no rows gets its own from those that have."""
     rows = block.group_rows
-    found = intervals(block.sums, rows.mean(axis=1), statistics, how)
+    found = intervals(block.sums, rows, statistics, how)
+    own = [Statistic(mean_over_replicates(metric), one.scale) for metric, one in zip(metrics, statistics, strict=True)]
     for c in np.flatnonzero((rows == 0).any(axis=0)):
         alive = rows[:, c] > 0
-        again = intervals(block.sums[alive], rows[alive, c], statistics, how)
+        again = intervals(block.sums[alive][:, :, [c]], rows[alive, c], own, how)
         for old, new in zip(found, again, strict=True):
-            old.low[c], old.high[c], old.error[c] = new.low[c], new.high[c], new.error[c]
-            old.method[c] = new.method[c]
+            old.low[c], old.high[c], old.error[c] = new.low[0], new.high[0], new.error[0]
+            old.method[c] = new.method[0]
     return found
 
 

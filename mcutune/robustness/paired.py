@@ -49,47 +49,52 @@ def compare_sums(
     a: Array, b: Array, task: Task, metrics: Sequence[str], how: Resampling
 ) -> dict[str, list[Difference]]:  # fmt: skip
     """Each cell of model `a` against model `b`, from sums [G, S, C, A] of the same groups: C tests a family."""
-    return compare_values(a, b, task, per_cell(metrics), how)
+    return compare_values(a, b, task, per_cell(metrics, a.shape[2]), how)
 
 
-def per_cell(metrics: Sequence[str]) -> dict[str, Callable[[Array], Array]]:
-    """Each metric in every cell, as functions of sums [.., S, C, A]."""
-    return {metric: mean_over_replicates(metric) for metric in metrics}
+def per_cell(metrics: Sequence[str], cells: int) -> dict[str, Statistic]:
+    """Each metric in every cell."""
+    return {metric: Statistic(mean_over_replicates(metric), cells=np.eye(cells)) for metric in metrics}
+
+
+def weighted(metric: str, weights: Array) -> Statistic:
+    """A metric's sum over cells by weights [C]: one quantity."""
+    value = mean_over_replicates(metric)
+    return Statistic(lambda sums: (value(sums) @ weights)[..., None], cells=np.abs(weights)[None])
 
 
 def compare_values(
-    a: Array, b: Array, task: Task, functions: Mapping[str, Callable[[Array], Array]], how: Resampling
+    a: Array, b: Array, task: Task, statistics: Mapping[str, Statistic], how: Resampling
 ) -> dict[str, list[Difference]]:  # fmt: skip
-    """Model `a` against `b` in the quantities [.., Q] that each function makes of sums [.., S, C, A]: Q tests a family.
+    """Model `a` against `b` in the quantities of each statistic, from sums [G, S, C, A]: Q tests a family.
 
     Under the name `wa` must stand the accuracy of each cell.
     """
     a, b = _as_many(a, b)
-    values = [Statistic(function) for function in functions.values()]
-    rows = rows_in(a, task).mean(axis=(1, 2))
-    found = differences(a, b, task, functions, how)
-    p, test = permutation_test(a, b, values, seed=how.seed)
-    tests = [test] * len(functions)
-    if "wa" in functions and a.shape[1] == 1 and rows.max() <= 1:
-        place = list(functions).index("wa")
+    found = differences(a, b, task, statistics, how)
+    p, test = permutation_test(a, b, list(statistics.values()), seed=how.seed)
+    tests = [test] * len(statistics)
+    if "wa" in statistics and a.shape[1] == 1 and rows_in(a, task).max() <= 1:
+        place = list(statistics).index("wa")
         p[place], tests[place] = _mcnemar(a, b), MCNEMAR
-    parts = zip(functions, found, p, tests, strict=True)
+    parts = zip(statistics, found, p, tests, strict=True)
     return {name: _differences(one, of, test, how) for name, one, of, test in parts}
 
 
 def differences(
-    a: Array, b: Array, task: Task, functions: Mapping[str, Callable[[Array], Array]], how: Resampling
+    a: Array, b: Array, task: Task, statistics: Mapping[str, Statistic], how: Resampling
 ) -> list[Interval]:  # fmt: skip
-    """Model `a` minus model `b` in the quantities of each function, as in `compare_values`: an interval a function."""
+    """Model `a` minus model `b` in the quantities of each statistic, as in `compare_values`: an interval a statistic."""
     a, b = _as_many(a, b)
-    rows = rows_in(a, task).mean(axis=(1, 2))
-    statistics = [_apart(Statistic(function)) for function in functions.values()]
-    return intervals(np.stack([a, b], axis=1), rows, statistics, how)
+    apart = [_apart(one) for one in statistics.values()]
+    return intervals(np.stack([a, b], axis=1), rows_in(a, task).mean(axis=1), apart, how)
 
 
-def _apart(value: Statistic) -> Statistic:
+def _apart(of: Statistic) -> Statistic:
     """The difference of two models stacked as [.., 2, S, C, A]."""
-    return Statistic(lambda sums: value.function(sums[..., 0, :, :, :]) - value.function(sums[..., 1, :, :, :]))
+    return Statistic(
+        lambda sums: of.function(sums[..., 0, :, :, :]) - of.function(sums[..., 1, :, :, :]), cells=of.cells
+    )
 
 
 def _differences(found: Interval, p: Array, test: str, how: Resampling) -> list[Difference]:
@@ -103,7 +108,7 @@ def _differences(found: Interval, p: Array, test: str, how: Resampling) -> list[
             test=test,
             p=round(float(p[c]), 12),
             p_holm=round(adjusted[c], 12),
-            detectable=_detectable(float(found.error[c]), found.freedom, how),
+            detectable=_detectable(float(found.error[c]), float(found.freedom[c]), how),
         )
         for c in range(len(found.value))
     ]

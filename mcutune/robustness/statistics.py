@@ -32,23 +32,26 @@ class Statistic:
     """Quantities as a function of totals: [.., S, C, A] to [.., Q].
 
     `scale`: where they are treated as symmetric: `fraction` (logit), `correlation` (Fisher's z), `positive` (log), or
-    `difference` (as they are).
+    `difference` (as they are). `cells`: weights [Q, C] of the cells that each quantity is made of, whose rows then say
+    how uneven its groups are; where None, all cells count alike.
     """
 
     function: Callable[[Array], Array]
     scale: str = "difference"
+    cells: Array | None = None
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Value, bounds (NaN where there is none) and jackknife standard error, [Q] each; the method of each quantity."""
+    """Value, bounds (NaN where there is none), jackknife standard error and its degrees of freedom, [Q] each; the
+    method of each quantity."""
 
     value: Array
     low: Array
     high: Array
     error: Array
     method: list[str]
-    freedom: float
+    freedom: Array
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ def effective_groups(rows: Array) -> float:
 def intervals(
     sums: Array, rows: Array, statistics: Sequence[Statistic], how: Resampling | None = None
 ) -> list[Interval]:
-    """An interval for every statistic, all from the same resamples. `sums` [G, S, C, A]; `rows` [G], rows a group.
+    """An interval for every statistic, all from the same resamples. `sums` [G, S, C, A]; `rows` [G] or [G, C], rows of
+    a group, in each cell.
 
     Below 8 groups none. From 8 on a jackknife standard error and Student's t; from 30 on the expanded percentile
     bootstrap, each bound moved outward to that of t where it lies inside (it covers .93 where groups are few, their
@@ -78,23 +82,31 @@ def intervals(
     how = how or Resampling()
     groups, total = len(sums), sums.sum(axis=0)
     values = [statistic.function(total) for statistic in statistics]
-    freedom = max(1.0, effective_groups(rows) - 1)
+    freedoms = [_freedom(rows, statistic, value) for statistic, value in zip(statistics, values, strict=True)]
     errors = jackknife_errors(sums, statistics)
     if groups < INTERVAL_FROM:
         bounds = [(np.full_like(value, np.nan),) * 2 for value in values]
         method = TOO_FEW
     else:
-        parts = zip(statistics, values, errors, strict=True)
-        bounds = [t_bounds(value, error, s.scale, freedom, how.confidence) for s, value, error in parts]
+        parts = zip(statistics, values, errors, freedoms, strict=True)
+        bounds = [t_bounds(value, error, s.scale, freedom, how.confidence) for s, value, error, freedom in parts]
         method = T_JACKKNIFE
     if groups >= BOOTSTRAP_FROM:
-        drawn = _bootstrap_bounds(sums, statistics, freedom, how)
+        drawn = _bootstrap_bounds(sums, statistics, freedoms, how)
         bounds = [outermost(one, other) for one, other in zip(drawn, bounds, strict=True)]
         method = BOOTSTRAP
     return [
         _interval(value, *bound, error, method, freedom)
-        for value, bound, error in zip(values, bounds, errors, strict=True)
+        for value, bound, error, freedom in zip(values, bounds, errors, freedoms, strict=True)
     ]
+
+
+def _freedom(rows: Array, statistic: Statistic, value: Array) -> Array:
+    """Degrees of freedom of each quantity [Q]: of those rows that it is made of."""
+    rows = rows.reshape(len(rows), -1)
+    weights = np.ones((1, rows.shape[1])) if statistic.cells is None else statistic.cells
+    found = [effective_groups(rows @ one) - 1 for one in weights]
+    return np.broadcast_to(np.maximum(1.0, found), value.shape)
 
 
 def outermost(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -102,7 +114,7 @@ def outermost(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Arr
     return np.fmin(one[0], other[0]), np.fmax(one[1], other[1])
 
 
-def _interval(value: Array, low: Array, high: Array, error: Array, method: str, freedom: float) -> Interval:
+def _interval(value: Array, low: Array, high: Array, error: Array, method: str, freedom: Array) -> Interval:
     still = error <= 1e-12
     methods = [NO_SPREAD if method != TOO_FEW and none else method for none in still]
     return Interval(value, np.where(still, np.nan, low), np.where(still, np.nan, high), error, methods, freedom)
@@ -148,12 +160,18 @@ _SCALES: dict[str, tuple[Callable[[Array], Array], ...]] = {
 
 
 def _bootstrap_bounds(
-    sums: Array, statistics: Sequence[Statistic], freedom: float, how: Resampling
+    sums: Array, statistics: Sequence[Statistic], freedoms: Sequence[Array], how: Resampling
 ) -> list[tuple[Array, Array]]:
     """Percentiles, moved outward as far as Student's t and the bootstrap's bias ask (Hesterberg 2015, section 5.3)."""
     drawn = bootstrap(sums, statistics, how.resamples, how.seed)
-    tail = float(expanded_tail(len(sums), freedom, how.confidence))
-    return [tuple(np.nanquantile(values, [tail, 1 - tail], axis=0)) for values in drawn]
+    found = []
+    for values, freedom in zip(drawn, freedoms, strict=True):
+        tails, bounds = expanded_tail(len(sums), freedom, how.confidence), np.empty((2, len(freedom)))
+        for tail in np.unique(tails):
+            same = tails == tail
+            bounds[:, same] = np.nanquantile(values[:, same], [tail, 1 - tail], axis=0)
+        found.append((bounds[0], bounds[1]))
+    return found
 
 
 def expanded_tail(groups: int, freedom: Any, confidence: float) -> Array:
@@ -186,15 +204,17 @@ def _weighting(sums: Array) -> Callable[[Array], Array]:
 
 
 def _weights(groups: int, width: int, resamples: int, seed: int) -> Iterator[Array]:
-    """How often each group is drawn, float64 [B, G], in pieces."""
-    for stream, count in _streams(resamples, max(groups, width), (seed, 0)):
+    """How often each group is drawn, float64 [B, G], in pieces fit for sums of a width."""
+    for stream, count in _streams(resamples, groups, (seed, 0)):
         drawn = stream.integers(groups, size=(count, groups)) + groups * np.arange(count)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=count * groups).reshape(count, groups).astype(np.float64)
+        often = np.bincount(drawn.ravel(), minlength=count * groups).reshape(count, groups).astype(np.float64)
+        yield from (often[part] for part in _chunks(count, width))
 
 
-def _streams(count: int, width: int, seed: tuple[int, int]) -> Iterator[tuple[np.random.Generator, int]]:
-    """Pieces of `count` draws with a random stream each; the pieces depend on the count and the width alone."""
-    for number, part in enumerate(_chunks(count, width)):
+def _streams(count: int, groups: int, seed: tuple[int, int]) -> Iterator[tuple[np.random.Generator, int]]:
+    """Pieces of `count` draws of groups with a random stream each. Never of how much is computed from a draw: what is
+    measured beside a cell would then change its bounds."""
+    for number, part in enumerate(_chunks(count, groups)):
         yield np.random.Generator(np.random.Philox(np.random.SeedSequence([*seed, number]))), part.stop - part.start
 
 
@@ -242,8 +262,9 @@ def _every_sign(groups: int) -> Iterator[Array]:
 
 
 def _drawn_signs(groups: int, width: int, permutations: int, seed: int) -> Iterator[Array]:
-    for stream, count in _streams(permutations, max(groups, width), (seed, 1)):
-        yield 1.0 - 2.0 * stream.integers(2, size=(count, groups))
+    for stream, count in _streams(permutations, groups, (seed, 1)):
+        signs = 1.0 - 2.0 * stream.integers(2, size=(count, groups))
+        yield from (signs[part] for part in _chunks(count, width))
 
 
 def mcnemar(right_a: Array, right_b: Array) -> float:
