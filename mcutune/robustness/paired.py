@@ -84,7 +84,7 @@ def compare_values(
 def differences(
     a: Array, b: Array, task: Task, statistics: Mapping[str, Statistic], how: Resampling
 ) -> list[Interval]:  # fmt: skip
-    """Model `a` minus model `b` in the quantities of each statistic, as in `compare_values`: an interval a statistic."""
+    """Model `a` minus model `b` in the quantities of each statistic, as in `compare_values`."""
     a, b = _as_many(a, b)
     apart = [_apart(one) for one in statistics.values()]
     return intervals(np.stack([a, b], axis=1), rows_in(a, task).mean(axis=1), apart, how)
