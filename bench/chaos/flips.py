@@ -23,10 +23,14 @@ from bench.rows import Row
 from mcutune.cli import app as cli
 from mcutune.data.table import open_table
 from mcutune.errors import UserError
-from mcutune.files import read_json, read_sealed, sha256_file
+from mcutune.export.folder import read_card
+from mcutune.files import hash_beside, read_json, read_sealed, sha256_file
 from mcutune.model import checkpoint
 from mcutune.robustness import openings
+from mcutune.robustness.compared import COMPARATORS, compared, notes
 from mcutune.robustness.evidence import read_columns, read_manifest
+from mcutune.robustness.gate import read_verdict
+from mcutune.robustness.reports import read_report
 from mcutune.robustness.selection import select
 from mcutune.search.artefacts import EncoderCache
 from mcutune.search.ledger import open_ledger, read_ledger
@@ -41,6 +45,9 @@ fixed: {epochs: 2, encoder_epochs: 1, encoder_width: 16}
 trials: 3
 seeds: 1
 """
+
+
+JUDGED = (7, 8)  # exit codes of a gate that is decided, though not passed
 
 
 @dataclass(frozen=True)
@@ -63,20 +70,23 @@ class Outcome:
 
 
 def made(home: Path) -> None:
-    """A home with a table, a finished run, its encoders and timings, and a report."""
+    """A home with a table, a finished run, its encoders and timings, models beside it, a judged report, an export."""
     home.mkdir(parents=True)
     os.environ["MCUTUNE_HOME"] = str(home)
     (home / "tiny.yaml").write_text(SPACE)
     commands = (
         ["data", "make", "planted", "--name", "small", "--rows", "300", "--seed", "3"],
         ["search", "--space", str(home / "tiny.yaml"), "--data", "small", "--place", "process", "--plain"],
-        ["robustness", "--ckpt", "best", "--protocol", "fixed"],
+        ["compare", "tiny-small", "--place", "process", "--plain"],
+        ["robustness", "--ckpt", "best"],
+        ["report", "tiny-small", "--gate", "example"],
+        ["export", "tiny-small", "--to", str(home / "exported"), "--no-onnx"],
     )
     for command in commands:
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             code = cli.run(command)
-        if code != 0:
+        if code not in (0, *JUDGED * ("--gate" in command)):
             raise RuntimeError(f"mcutune {' '.join(command)} ended with {code}: {said.getvalue()[-500:]}")
     run = home / "runs" / "tiny-small"
     ledger, _ = open_ledger(run)
@@ -91,6 +101,7 @@ def kinds(home: Path) -> list[Kind]:
     encoders = sorted((home / "encoders").glob("[!.]*"))
     lanes = sorted(path.parent for path in run.glob("checkpoints/*/*/*/checkpoint.json"))
     timings = sorted((home / "timings").glob("*.json"))
+    report = run / "robustness" / "report.json"
     found = [
         Kind("ledger.db", (run / "ledger.db",), lambda path: _ledger(run)),
         Kind("ledger.head", (run / "ledger.head",), lambda path: _ledger(run)),
@@ -105,6 +116,10 @@ def kinds(home: Path) -> list[Kind]:
         Kind("timings", tuple(timings), lambda path: _timings(path, facts[path])),
         Kind("evidence", tuple(sorted(evidence.glob("*.parquet"))), lambda path: _evidence(path)),
         Kind("evidence manifest", (evidence / "manifest.json",), lambda path: read_manifest(evidence)),
+        Kind("models.json", (run / "compare" / COMPARATORS / "models.json",), lambda path: _beside(home)),
+        Kind("report", (report, hash_beside(report)), lambda path: read_report(report)),
+        Kind("gate.json", (report.with_name("gate.json"),), lambda path: _judged(report)),
+        Kind("exported model", tuple(p for p in sorted((home / "exported").rglob("*")) if p.is_file()), _exported),
         Kind("log of test openings", (run / "robustness" / openings.FILE,), lambda path: openings.read(path.parent)),
     ]  # fmt: skip
     facts = {path: read_json(path)["facts"] for path in timings}
@@ -146,6 +161,21 @@ def _encoder(path: Path) -> Any:
 
 def _timings(path: Path, facts: Any) -> Any:
     return Timings(path.parent).get(facts)
+
+
+def _beside(home: Path) -> Any:
+    """What a report takes from models.json: the hash of everything else in it is not asked for by name."""
+    return repr(compared("tiny-small", home, COMPARATORS)), notes("tiny-small", home)
+
+
+def _judged(report: Path) -> Any:
+    verdict = read_verdict(report)
+    return verdict and [verdict[key] for key in ("schema", "gate", "report", "outcome", "conditions")]
+
+
+def _exported(path: Path) -> Any:
+    folder = next(parent for parent in path.parents if parent.name == "exported")
+    return read_card(folder)
 
 
 def _evidence(path: Path) -> Any:

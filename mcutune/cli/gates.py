@@ -15,12 +15,12 @@ HELP = "A YAML file of floors, or example: ends with 7 where one is missed, 8 wh
 
 def decide_and_write(loaded: Loaded, report_json: Path) -> dict[str, Any]:
     """The verdict on a report, written beside it as gate.json. Raises Problems, BadInput or Damaged."""
-    from mcutune.files import sha256_file, write_json
+    from mcutune.files import sealed, sha256_file, write_json
     from mcutune.robustness.gate import FILE, decide
     from mcutune.robustness.reports import evidence_of, read_report
 
     report = read_report(report_json)
-    verdict = decide(loaded, report, evidence_of(report, report_json), sha256_file(report_json))
+    verdict = sealed(decide(loaded, report, evidence_of(report, report_json), sha256_file(report_json)))
     write_json(report_json.with_name(FILE), verdict)
     return verdict
 

@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mcutune.domain.task import METRICS
-from mcutune.files import canonical_json, read_json, sha256
+from mcutune.files import canonical_json, read_json, sha256, whole
 from mcutune.robustness.contrasts import Contrasts, Place
 from mcutune.robustness.measure import Entry
 from mcutune.shipped import find_shipped
@@ -156,11 +156,14 @@ def decide(loaded: Loaded, report: Entry, evidence: Path, digest: str) -> Entry:
 
 
 def read_verdict(report_json: Path) -> Entry | None:
-    """The gate.json beside a report.json; None where there is none, or where it was decided on another report."""
+    """The gate.json beside a report.json; None where there is none, or where it was decided on another report.
+
+    Raises Damaged where it is not what was written.
+    """
     path = report_json.with_name(FILE)
     if not path.exists():
         return None
-    verdict: Entry = read_json(path)
+    verdict: Entry = whole(read_json(path), path)
     digest = verdict.get("report", {}).get("sha256") if isinstance(verdict, dict) else None
     return verdict if digest == sha256(report_json.read_bytes()) else None
 

@@ -19,7 +19,7 @@ from mcutune.domain.missing import shares_at_rate
 from mcutune.domain.objective import Objective
 from mcutune.domain.trial import LaneId, State
 from mcutune.errors import BadInput
-from mcutune.files import read_json, read_sealed, write_json
+from mcutune.files import read_json, read_sealed, sealed, whole, write_json
 from mcutune.search.artefacts import checkpoint_folder
 from mcutune.search.ledger import read_ledger
 from mcutune.search.records import StudyRecord, TrialRecord, ledger_hash
@@ -206,6 +206,7 @@ def write_models(of: Origin, plan: Plan, trained: Trained) -> dict[str, Any]:
         "same_weights": all(_same_weights(of, study) for study in records.studies.values()),
         "models": [_model(one, changes, number, records.studies, plan.folder) for one in trained.models],
     }
+    facts = sealed(facts)
     write_json(plan.folder / MODELS, facts)
     return facts
 
@@ -249,5 +250,6 @@ def _same_weights(of: Origin, study: StudyRecord) -> bool:
     """Whether the winner, trained again, has the weights of the run's own checkpoints bit for bit."""
     own = next(one for one in of.best["best"] if one["fold"] == study.row.fold)
     again = [lane.end.weights for lane in study.trials[0].lanes if lane.end is not None]
-    files = [read_json(of.folder / c["folder"] / "checkpoint.json")["sha256"] for c in own["checkpoints"]]
+    facts = [of.folder / checkpoint["folder"] / "checkpoint.json" for checkpoint in own["checkpoints"]]
+    files = [whole(read_json(path), path)["sha256"] for path in facts]
     return again == [one["model.safetensors"] for one in files]

@@ -58,7 +58,9 @@ def told(home: Path) -> dict[str, Any]:
 
 
 def models(home: Path, word: str) -> dict[str, Any]:
-    return read_json(home / "runs" / RUN / "compare" / word / "models.json")
+    facts: dict[str, Any] = read_json(home / "runs" / RUN / "compare" / word / "models.json")
+    assert facts == sealed(facts)
+    return facts
 
 
 def model(told: dict[str, Any], key: str) -> dict[str, Any]:

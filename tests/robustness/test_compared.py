@@ -14,7 +14,7 @@ from mcutune.data.table import Table
 from mcutune.domain.combination import Modalities
 from mcutune.domain.task import METRICS
 from mcutune.errors import BadInput, Damaged
-from mcutune.files import read_json, sha256_file, write_json
+from mcutune.files import read_json, sealed, sha256_file, write_json
 from mcutune.robustness import html
 from mcutune.robustness.answers import in_words
 from mcutune.robustness.batches import batch_of
@@ -204,6 +204,9 @@ def test_what_does_not_belong_is_left_out_or_refused(tmp_path: Path) -> None:
     report = report_of(tmp_path, "fixed")
     assert "without dpft is left out: seed 0 in fold 1: nan." in report["warnings"]
     assert any("have other bits" in one for one in report["warnings"])
+    write_json(folder / "models.json", {**sealed(facts), "same_weights": False})
+    with pytest.raises(Damaged, match="its own hash differs"):
+        report_of(tmp_path, "fixed")
     write_json(folder / "models.json", facts)
     spoilt = folder / facts["models"][0]["folds"][0]["parts"][0]["seeds"][0]["folder"] / "checkpoint.json"
     spoilt.write_text(spoilt.read_text(encoding="utf-8") + " ", encoding="utf-8")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mcutune.cli import app as cli
-from mcutune.errors import BadInput, Problems
-from mcutune.files import sha256_file, write_json
+from mcutune.errors import BadInput, Damaged, Problems
+from mcutune.files import sealed, sha256_file, write_json
 from mcutune.robustness import html
 from mcutune.robustness.gate import decide, load_gate, read_verdict
 from mcutune.robustness.rebuild import rebuild, stored
@@ -229,7 +229,11 @@ def test_the_verdict_on_another_report_is_not_shown(home: Path, tmp_path: Path) 
     write_json(tmp_path / "report.json", report)
     loaded = load_gate(gate_file(tmp_path, "metric: ua, combination: audio, at_least: 0.01"))
     evidence = find_report("run", home).evidence
-    write_json(tmp_path / "gate.json", decide(loaded, report, evidence, sha256_file(tmp_path / "report.json")))
+    verdict = decide(loaded, report, evidence, sha256_file(tmp_path / "report.json"))
+    write_json(tmp_path / "gate.json", {**sealed(verdict), "outcome": "another"})
+    with pytest.raises(Damaged, match="its own hash differs"):
+        read_verdict(tmp_path / "report.json")
+    write_json(tmp_path / "gate.json", verdict)
     assert "Gate <bdi>floor" in html.write(tmp_path / "report.json").read_text()
     write_json(tmp_path / "report.json", {**report, "title": "another"})
     assert "Gate <bdi>floor" not in html.write(tmp_path / "report.json").read_text()

@@ -106,6 +106,9 @@ class Lane:
         return LaneResult(self.order.lane, self.order.attempt, self.best[1], files)
 
 
+LEASE = 200.0  # seconds
+
+
 class Died(Exception):
     """A pack's process has ended while it trained."""
 
@@ -179,7 +182,7 @@ class FakePack:
 
 @dataclass
 class Play:
-    """A whole search with packs in a random order. `kill`, `lose`: chances a step. `crash`: image of a killed run.
+    """A whole search with packs in a random order; a step is a second. `kill`, `lose`: chances of a step.
 
     `deadly`: epochs of lanes that take their pack's process with them.
     """
@@ -191,15 +194,17 @@ class Play:
     kill: float = 0.0
     lose: float = 0.0
     kills: int = 0
+    now: float = 0.0
     acknowledged: Callable[[LaneResult], None] = lambda result: None
     deadly: Callable[[LaneOrder, int], bool] = lambda order, epoch: False
 
     def run(self, limit: int = 3_000) -> str:
         """Play until the search is done; the ledger's hash."""
         rng = random.Random(self.seed)
-        coordinator = Coordinator(self.plan)
+        coordinator = self._open()
         packs = [self._fresh(i) for i in range(self.packs)]
         for step in range(limit):
+            self.now += 1.0
             if coordinator.done:
                 break
             if rng.random() < self.kill:
@@ -219,6 +224,9 @@ class Play:
         coordinator.close()
         return ledger_hash(read_ledger(self.plan.folder)[0])
 
+    def _open(self) -> Coordinator:
+        return Coordinator(self.plan, clock=lambda: self.now, lease=LEASE)
+
     def _fresh(self, number: int) -> FakePack:
         return FakePack(f"pack-{number}", self.capacity, self.acknowledged, deadly=self.deadly)
 
@@ -231,4 +239,4 @@ class Play:
         coordinator.close()
         shutil.rmtree(folder)
         image.rename(folder)
-        return Coordinator(self.plan)
+        return self._open()
