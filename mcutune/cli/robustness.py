@@ -32,6 +32,10 @@ def robustness(
     against: Annotated[
         list[str] | None, typer.Option(help="What to compare with, as for --ckpt; may be repeated. Else trial 0.")
     ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(help="Also say where the model is not worse than those by this much or more, such as 0.02."),
+    ] = None,
     gate: Annotated[str | None, typer.Option(help=HELP)] = None,
     json: Json = False,
 ) -> None:
@@ -45,10 +49,13 @@ def robustness(
     from mcutune.cli.searched import refuse_untrusted, searched
     from mcutune.errors import CheckFailed
     from mcutune.files import home
+    from mcutune.robustness.equivalence import checked_margin
     from mcutune.robustness.gate import load_gate
     from mcutune.robustness.run import certify
     from mcutune.robustness.selection import select
 
+    if margin is not None:
+        checked_margin(margin)
     loaded = load_gate(gate) if gate is not None else None
     out = console(file=sys.stderr if json else None)
     chosen = select(ckpt, home())
@@ -63,6 +70,7 @@ def robustness(
                 tuple(protocol or ()),
                 target=target,
                 against=against,
+                margin=margin,
                 search=searched(folder) if folder is not None else None,
                 progress=progress,
             )

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mcutune.domain.task import METRICS
+from mcutune.robustness.equivalence import NOT_WORSE
+from mcutune.robustness.equivalence import in_words as kept_in_words
 from mcutune.robustness.statistics import EXACT
 from mcutune.robustness.tables import bounds, chance, main_metric, number, title
 
@@ -66,6 +68,9 @@ def _of_rates(report: Entry, metric: str) -> list[Entry]:
         f"Where each is met, the winner is shown to be better in {better} and worse in {worse} of {len(cells)} rates; "
         f"on average it is {title(metric)} {number(abs(mean))} {'better' if mean >= 0 else 'worse'}."
     )
+    if cells[0].get("margin"):
+        kept = sum(one["margin"]["answer"] == NOT_WORSE for one in cells)
+        text += f" It is shown not to be worse by {cells[0]['margin']['margin']:g} or more in {kept}."
     question = "Is one model for all missing rates as good as one trained at each?"
     return [{"model": cells[0]["reference"], "key": "rate_shift", "title": "one model a rate", "question": question,
              "answer": text}]  # fmt: skip
@@ -102,6 +107,7 @@ def _answer(one: Entry, cells: Sequence[Entry], same: Sequence[str], folds: int)
     found = [METRICS[cell["metric"]].signed(cell["difference"]) for cell in cells if cell["p_holm"] < _ALPHA]
     better, worse = sum(gain > 0 for gain in found), sum(gain < 0 for gain in found)
     text += f" Single combinations: better in {better}, worse in {worse} of {len(cells)}." if cells else ""
+    text += f" On average it is {kept_in_words(one['margin'])}." if one.get("margin") else ""
     names = ", ".join(dict.fromkeys(same))
     return text + (f" In fold {names} the winner has that already." if names else "")
 

@@ -49,7 +49,8 @@ class Contrasts:
 
     @property
     def _how(self) -> Resampling:
-        return Resampling(**self.report["provenance"]["statistics"])
+        told = self.report["provenance"]["statistics"]
+        return Resampling(told["confidence"], told["resamples"], told["seed"])
 
     def find(self, place: Place) -> Entry | NotThere:
         """The one measurement, summary or index that a place names."""

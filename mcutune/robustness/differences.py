@@ -5,7 +5,6 @@ What cannot be paired is refused by the name of what differs: table, rows, folds
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +14,12 @@ import numpy as np
 from mcutune.domain.task import METRICS
 from mcutune.errors import BadInput
 from mcutune.robustness.blocks import Block
-from mcutune.robustness.equivalence import NOT_WORSE, Equivalence, judged
+from mcutune.robustness.equivalence import NOT_WORSE, answers
 from mcutune.robustness.evidence import Array, read_manifest
 from mcutune.robustness.measure import weighted_means
 from mcutune.robustness.paired import (
     Difference,
     compare_values,
-    differences,
     number,
     per_cell,
     weighted,
@@ -180,15 +178,10 @@ def _family(
     one: Block, other: Block, metric: str, statistic: Statistic, how: Resampling, margin: float | None
 ) -> list[Entry]:
     """An entry for every quantity of a statistic: one family of tests."""
-    task = one.data.task
     own, theirs = statistic.function(one.total), statistic.function(other.total)
     key = metric if len(own) == len(one.places) else f"mean of {metric}"
-    found = compare_values(one.sums, other.sums, task, {key: statistic}, how)[key]
-    answers: Sequence[Equivalence | None] = [None] * len(found)
-    if margin is not None:
-        (apart,) = differences(one.sums, other.sums, task, {key: statistic}, how)
-        gain = METRICS[metric].signed(1.0) * apart.value
-        answers = judged(gain, apart.error, apart.freedom, len(one.sums), margin, how.confidence)
+    found = compare_values(one.sums, other.sums, one.data.task, {key: statistic}, how)[key]
+    kept = answers(metric, found, len(one.sums), margin, how)
     return [
         {
             "protocol": one.protocol.id,
@@ -197,13 +190,13 @@ def _family(
             "metric": metric,
             "a": number(own[c]),
             "b": number(theirs[c]),
-            **dataclasses.asdict(difference),
+            **difference.entry(),
             "family": len(found),
             "groups": len(one.sums),
             "verdict": _verdict(metric, difference),
-            "margin": None if answer is None else dataclasses.asdict(answer),
+            "margin": answer,
         }
-        for c, (difference, answer) in enumerate(zip(found, answers, strict=True))
+        for c, (difference, answer) in enumerate(zip(found, kept, strict=True))
     ]
 
 

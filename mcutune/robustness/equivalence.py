@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from mcutune.domain.task import METRICS, Task
+from mcutune.domain.task import METRICS
 from mcutune.errors import BadInput
 from mcutune.robustness.evidence import Array
-from mcutune.robustness.paired import differences, number, per_cell
+from mcutune.robustness.paired import Difference, number
 from mcutune.robustness.statistics import INTERVAL_FROM, Resampling, holm
 
 NOT_WORSE, WORSE, UNDECIDED = "not worse", "worse", "undecided"
+_FOUND = ("difference", "error", "freedom")
 
 
 @dataclass(frozen=True)
@@ -40,19 +42,24 @@ def checked_margin(margin: float) -> float:
     return margin
 
 
-def not_worse(
-    a: Array, b: Array, task: Task, metrics: Sequence[str], margin: float, how: Resampling | None = None
-) -> dict[str, list[Equivalence]]:
-    """Each cell of model `a` against model `b`, from sums [G, S, C, A] of the same groups: C answers a family.
+def answers(
+    metric: str, family: Sequence[Difference], groups: int, margin: float | None, how: Resampling
+) -> list[dict[str, Any] | None]:
+    """The answer for each difference of a family, as reports have it; None for each where there is no margin.
 
     `margin`: the loss that would still be accepted, in the metric's own unit. Raises BadInput unless it is above 0.
     """
-    how = how or Resampling()
-    found = differences(a, b, task, per_cell(metrics, a.shape[2]), how)
-    return {
-        metric: judged(METRICS[metric].signed(1.0) * of.value, of.error, of.freedom, len(a), margin, how.confidence)
-        for metric, of in zip(metrics, found, strict=True)
-    }
+    if margin is None:
+        return [None] * len(family)
+    gain, error, freedom = (np.array([getattr(one, key) for one in family]) for key in _FOUND)
+    found = judged(METRICS[metric].signed(1.0) * gain, error, freedom, groups, margin, how.confidence)
+    return [asdict(one) for one in found]
+
+
+def in_words(answer: dict[str, Any]) -> str:
+    """An answer of a report, to follow the name of what was compared."""
+    said = {NOT_WORSE: "shown not to be", WORSE: "shown to be", UNDECIDED: "not shown whether it is"}[answer["answer"]]
+    return f"{said} worse by {answer['margin']:g} or more"
 
 
 def judged(

@@ -40,7 +40,7 @@ _ALL_UP_TO = 1023  # combinations that are all stored; above, those that are mea
 class Job:
     """Models (the subject first), protocols, tables, splits, the planned cells, what protocols do to the rows.
 
-    `every`: the winners trained again with every epoch kept.
+    `every`: the winners trained again with every epoch kept. `margin`: the loss against another model that is accepted.
 
     `skipped`: protocols that were asked for as `all` and do not fit, with the reason.
     """
@@ -58,6 +58,7 @@ class Job:
     home: Path
     every: Selection | None = None
     skipped: tuple[tuple[str, str], ...] = ()
+    margin: float | None = None
 
     @property
     def cross(self) -> CrossDataset | None:

@@ -6,15 +6,15 @@ reference, adjusted by Holm over all references of a question under the same pro
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from mcutune.robustness.blocks import Block
 from mcutune.robustness.compared import COMPARATORS
+from mcutune.robustness.equivalence import answers
 from mcutune.robustness.evidence import Array
 from mcutune.robustness.measure import weighted_means
-from mcutune.robustness.paired import compare_values, number, weighted
+from mcutune.robustness.paired import Difference, compare_values, number, weighted
 from mcutune.robustness.statistics import Resampling, holm
 
 Entry = dict[str, Any]
@@ -27,39 +27,47 @@ def families(models: Sequence[Entry], blocks: Sequence[Block]) -> list[list[Bloc
     return [[b for w, b in zip(words, blocks, strict=True) if w == word] for word in dict.fromkeys(words)]
 
 
-def mean_differences(block: Block, references: Sequence[Block], metrics: Sequence[str], how: Resampling) -> list[Entry]:
-    """The subject less each reference, in the mean over a protocol's cells; nothing where it has no such mean."""
-    means = [one for one in weighted_means(block) if one.name in MAIN]
+def mean_differences(
+    block: Block, references: Sequence[Block], metrics: Sequence[str], how: Resampling, margin: float | None = None
+) -> list[Entry]:
+    """The subject less each reference, in the mean over a protocol's cells; nothing where it has no such mean.
+
+    `margin`: also say where the subject is not worse by that much or more.
+    """
+    mean = next((one for one in weighted_means(block) if one.name in MAIN), None)
+    if mean is None:
+        return []
+    compared = [_compared(block, reference, mean.weights, metrics, how) for reference in references]
     found: list[Entry] = []
-    for mean in means[:1]:
-        told = {"name": mean.name, "over": mean.over}
-        family = [mean_difference(block, reference, told, mean.weights, metrics, how) for reference in references]
-        for of_metric in zip(*family, strict=True):
-            adjusted = holm([one["p"] for one in of_metric])
-            found += [
-                {**one, "p_holm": number(p), "family": len(references)}
-                for one, p in zip(of_metric, adjusted, strict=True)
-            ]
+    for n, metric in enumerate(metrics):
+        family = [of[n] for of in compared]
+        adjusted = holm([one.p for one in family])
+        kept = answers(metric, family, len(block.sums), margin, how)
+        found += [
+            {
+                "protocol": block.protocol.id,
+                "dataset": block.data.name,
+                "split": block.data.split,
+                "name": mean.name,
+                "over": mean.over,
+                "metric": metric,
+                "model": block.model,
+                "reference": reference.model,
+                **one.entry(),
+                "groups": len(block.sums),
+                "p_holm": number(p),
+                "family": len(references),
+                "margin": answer,
+            }
+            for reference, one, p, answer in zip(references, family, adjusted, kept, strict=True)
+        ]
     return found
 
 
-def mean_difference(
-    block: Block, reference: Block, told: Entry, weights: Array, metrics: Sequence[str], how: Resampling
-) -> list[Entry]:  # fmt: skip
-    """The difference of two models in the mean over cells by `weights` [C], an entry a metric; p is not adjusted."""
+def _compared(
+    block: Block, reference: Block, weights: Array, metrics: Sequence[str], how: Resampling
+) -> list[Difference]:
+    """The difference of two models in the mean over cells by `weights` [C], a metric each; p is not adjusted."""
     means = {f"mean {metric}": weighted(metric, weights) for metric in metrics}
-    compared = compare_values(block.sums, reference.sums, block.data.task, means, how)
-    return [
-        {
-            "protocol": block.protocol.id,
-            "dataset": block.data.name,
-            "split": block.data.split,
-            **told,
-            "metric": metric,
-            "model": block.model,
-            "reference": reference.model,
-            **dataclasses.asdict(compared[f"mean {metric}"][0]),
-            "groups": len(block.sums),
-        }
-        for metric in metrics
-    ]
+    found = compare_values(block.sums, reference.sums, block.data.task, means, how)
+    return [found[name][0] for name in means]

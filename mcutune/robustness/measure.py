@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from mcutune.domain.task import METRICS
 from mcutune.robustness.blocks import Block
+from mcutune.robustness.equivalence import answers
 from mcutune.robustness.evidence import Array
 from mcutune.robustness.kinds import CrossDataset, Fixed
 from mcutune.robustness.paired import compare_sums, mean_over_replicates, number
@@ -183,10 +183,16 @@ def interval_entry(block: Block, metric: str | None, interval: Interval, place: 
     }
 
 
-def comparisons(block: Block, reference: Block, metrics: Sequence[str], how: Resampling) -> list[Entry]:
-    """Paired differences between two models in every cell; a family is one protocol and metric."""
+def comparisons(
+    block: Block, reference: Block, metrics: Sequence[str], how: Resampling, margin: float | None = None
+) -> list[Entry]:
+    """Paired differences between two models in every cell; a family is one protocol and metric.
+
+    `margin`: also say where the model is not worse by that much or more.
+    """
     found = []
     for metric, ones in compare_sums(block.sums, reference.sums, block.data.task, metrics, how).items():
+        kept = answers(metric, ones, len(block.sums), margin, how)
         for c, one in enumerate(ones):
             combination, scenario = block.places[c]
             found.append(
@@ -199,10 +205,11 @@ def comparisons(block: Block, reference: Block, metrics: Sequence[str], how: Res
                     "metric": metric,
                     "model": block.model,
                     "reference": reference.model,
-                    **dataclasses.asdict(one),
+                    **one.entry(),
                     "family": len(block.places),
                     "n": int(block.seen[c]),
                     "groups": len(block.sums),
+                    "margin": kept[c],
                 }
             )
     return found

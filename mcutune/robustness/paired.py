@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,8 @@ from mcutune.robustness.sums import FROM_SUMS, rows_in, unit_sums
 @dataclass(frozen=True)
 class Difference:
     """Model minus reference in one cell. Bounds are None where there are too few groups. `detectable`: the smallest
-    true difference that would be found with probability .8."""
+    true difference that would be found with probability .8; `error`: the standard error over groups, with its degrees
+    of freedom."""
 
     difference: float
     low: float | None
@@ -37,6 +39,12 @@ class Difference:
     p: float
     p_holm: float
     detectable: float | None
+    error: float
+    freedom: float
+
+    def entry(self) -> dict[str, Any]:
+        """As reports have it: what was found, and not what it was found from."""
+        return {key: value for key, value in asdict(self).items() if key not in ("error", "freedom")}
 
 
 def mean_over_replicates(metric: str) -> Callable[[Array], Array]:
@@ -109,6 +117,8 @@ def _differences(found: Interval, p: Array, test: str, how: Resampling) -> list[
             p=round(float(p[c]), 12),
             p_holm=round(adjusted[c], 12),
             detectable=_detectable(float(found.error[c]), float(found.freedom[c]), how),
+            error=float(found.error[c]),
+            freedom=float(found.freedom[c]),
         )
         for c in range(len(found.value))
     ]

@@ -102,6 +102,7 @@ class _Rebuilding:
     def __init__(self, store: Store, folder: str) -> None:
         self.store, self.folder, self.facts = store, folder, store.facts
         self.how = Resampling(**self.facts["resampling"])
+        self.margin: float | None = self.facts.get("margin")
         self.models: list[Entry] = self.facts["models"]
         self.protocols: list[Protocol] = [KINDS[one["kind"]].model_validate(one) for one in self.facts["protocols"]]
         classes = tuple(self.facts["label_names"])
@@ -136,7 +137,7 @@ class _Rebuilding:
             "provenance": {
                 **{key: facts[key] for key in ("run", "selection", "created")},
                 "evidence": {"folder": self.folder, "files": self.store.files},
-                "statistics": facts["resampling"],
+                "statistics": {**facts["resampling"], "margin": self.margin},
                 "versions": facts["versions"],
             },
             "models": self.models,
@@ -184,9 +185,9 @@ class _Rebuilding:
                 self.parts.cross_dataset += transfers(block, values, self.source.name, within)
         self.parts.indices += effective(blocks, metrics, self.how)
         for reference in blocks[1:]:
-            self.parts.comparisons += comparisons(blocks[0], reference, metrics, self.how)
+            self.parts.comparisons += comparisons(blocks[0], reference, metrics, self.how, self.margin)
         for family in families([self.models[n] for n in numbers[1:]], blocks[1:]):
-            self.parts.mean_differences += mean_differences(blocks[0], family, metrics, self.how)
+            self.parts.mean_differences += mean_differences(blocks[0], family, metrics, self.how, self.margin)
         self.parts.protocols.append(self._about(protocol, data, patterns, len(cells)))
         self.parts.excluded.setdefault(data.name, []).extend(_excluded(protocol, patterns, data.rows.ids))
 

@@ -22,6 +22,7 @@ from mcutune.robustness import openings
 from mcutune.robustness.checks import probe_checks, shared_groups, split_check
 from mcutune.robustness.compared import notes
 from mcutune.robustness.cross import reading_table
+from mcutune.robustness.equivalence import checked_margin
 from mcutune.robustness.evidence import locked, write_manifest, writing
 from mcutune.robustness.gate import FILE as VERDICT
 from mcutune.robustness.job import Job, needed, prepare
@@ -52,6 +53,7 @@ def certify(
     home: Path | None = None,
     target: str | None = None,
     against: Sequence[str] | None = None,
+    margin: float | None = None,
     search: Entry | None = None,
     progress: Progress | None = None,
     load: Load = load_predictor,
@@ -59,8 +61,9 @@ def certify(
     """Measure the models that `selection` names (see selection.select) and write FOLDER/report.json; the report.
 
     `protocols`: names or paths; by default fixed and random, and cross_dataset where `target` names a second table.
-    `against`: selections to compare with; by default trial 0 of the same run, where that is another model. `search`:
-    what was searched, for the report. `progress`: called with steps done, steps in all, and what comes next.
+    `against`: selections to compare with; by default trial 0 of the same run, where that is another model. `margin`:
+    also say where the model is not worse than each by this much or more, in the metric's own unit. `search`: what was
+    searched, for the report. `progress`: called with steps done, steps in all, and what comes next.
 
     Raises BadInput, NoResult or Damaged before any test label is read, Busy where the same run is being measured
     elsewhere; CheckFailed after the report is written where a
@@ -68,6 +71,7 @@ def certify(
     """
     place = home or default_home()
     job = prepare(selection, protocols, place, target, against)
+    job = dataclasses.replace(job, margin=checked_margin(margin) if margin is not None else None)
     folder = job.selection.folder / job.evidence()
     tick = _Ticker(progress, job)
     with locked(job.selection.opened), writing(folder) as beside:
@@ -203,6 +207,7 @@ def _manifest_facts(
         "selection": chosen.given,
         "created": log[-1]["time"],
         "resampling": dataclasses.asdict(job.how),
+        "margin": job.margin,
         "versions": _versions(),
         "models": [_model(model, of, n == 0) for n, (model, of) in enumerate(zip(job.models, facts, strict=True))],
         "attends": [of.attends for of in facts],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mcutune.domain.task import METRICS
+from mcutune.robustness.equivalence import in_words
 
 Entry = dict[str, Any]
 
@@ -84,10 +85,11 @@ def _against(report: Entry, full: Entry) -> str:
         return ""
     gap = METRICS[found["metric"]].signed(found["difference"])
     shown = f"{abs(gap):.3f} {'better' if gap >= 0 else 'worse'} than {found['reference']}"
+    kept = f", {in_words(found['margin'])}" if found.get("margin") else ""
     if found["p_holm"] < 0.05:
-        return f", {shown} (adjusted p = {found['p_holm']:.3f})"
+        return f", {shown} (adjusted p = {found['p_holm']:.3f}){kept}"
     least = f"; {found['detectable']:.3f} would have been found" if found["detectable"] else ""
-    return f", {shown}, not more than chance explains (adjusted p = {found['p_holm']:.2f}{least})"
+    return f", {shown}, not more than chance explains (adjusted p = {found['p_holm']:.2f}{least}){kept}"
 
 
 def _signed(one: Entry) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcutune.domain.task import METRICS
+from mcutune.robustness.equivalence import NOT_WORSE, UNDECIDED, WORSE
 from mcutune.robustness.shades import shade
 
 Entry = dict[str, Any]
@@ -21,6 +22,7 @@ SUMMARIES = {
     "area": "mean over the curve ({over} points)",
 }
 _ALPHA = 0.05
+_MARGIN = {NOT_WORSE: "✓ no", WORSE: "✗ yes", UNDECIDED: "? not shown", "": ""}  # worse by the margin or more
 _WORDS = {
     "rate": "missing rate {rest}",
     "share": "block of {rest}",
@@ -108,7 +110,10 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Forest:
-    """Paired differences of one metric; `verdicts`: how many places are better, worse, and not shown to differ."""
+    """Paired differences of one metric; `verdicts`: how many places are better, worse, and not shown to differ.
+
+    `margin`: the loss that is accepted, '' where none was asked about; `kept`: places shown not to lose more.
+    """
 
     reference: str
     metric: str
@@ -117,6 +122,8 @@ class Forest:
     family: int
     scale: tuple[str, str]
     verdicts: tuple[int, int, int]
+    margin: str
+    kept: int
     rows: tuple[Row, ...]
     left_out: int
 
@@ -244,7 +251,7 @@ def forest(compared: Sequence[Entry], modalities: Sequence[str], most: int) -> F
         mark = _mark(one, "difference", -reach, reach, 0.0)
         seen = (chance(one["p"]), chance(one["p_holm"]), number(one["detectable"]), one["groups"])
         words = {1: "better", -1: "worse", 0: "not shown"}[_verdict(one)]
-        cells = (mark, gap(one["difference"]), bounds(one), *seen, words)
+        cells = (mark, gap(one["difference"]), bounds(one), *seen, words, _MARGIN[_answer(one)])
         rows.append(Row(place_of(one, modalities, several), cells))
     return Forest(
         first["reference"],
@@ -254,9 +261,15 @@ def forest(compared: Sequence[Entry], modalities: Sequence[str], most: int) -> F
         first["family"],
         (number(-reach), f"+{number(reach)}"),
         (verdicts.count(1), verdicts.count(-1), verdicts.count(0)),
+        f"{first['margin']['margin']:g}" if first.get("margin") else "",
+        sum(_answer(one) == NOT_WORSE for one in compared),
         tuple(rows),
         len(compared) - len(kept),
     )
+
+
+def _answer(one: Entry) -> str:
+    return one["margin"]["answer"] if one.get("margin") else ""
 
 
 def _verdict(one: Entry) -> int:

@@ -9,7 +9,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from mcutune.domain.task import Task
 from mcutune.errors import BadInput
-from mcutune.robustness.equivalence import NOT_WORSE, UNDECIDED, WORSE, judged, not_worse
+from mcutune.robustness.equivalence import NOT_WORSE, UNDECIDED, WORSE, Equivalence, answers, judged
 from mcutune.robustness.paired import compare_sums
 from mcutune.robustness.statistics import Resampling
 from mcutune.robustness.sums import unit_sums
@@ -25,6 +25,16 @@ def models(gain: float, groups: int = 20, rows: int = 40, seed: int = 0) -> tupl
         hit = random.random((1, 1, len(group))) < right
         both.append(unit_sums(np.where(hit, truth, (truth + 1) % 3), truth, group, groups, Task.CLASSIFICATION, 3))
     return both[0], both[1]
+
+
+def not_worse(
+    a: np.ndarray, b: np.ndarray, task: Task, metrics: list[str], margin: float
+) -> dict[str, list[Equivalence]]:
+    """As comparisons ask: from the sums of both models."""
+    how, made = Resampling(), {}
+    for metric, found in compare_sums(a, b, task, metrics, how).items():
+        made[metric] = [Equivalence(**one) for one in answers(metric, found, len(a), margin, how) if one is not None]
+    return made
 
 
 @pytest.mark.parametrize(("gain", "answer"), [(0.1, NOT_WORSE), (-0.25, WORSE), (-0.1, UNDECIDED)])
