@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from mcutune.errors import BadInput, NoResources, Problems, Stopped, UserError
+from mcutune.errors import BadInput, Damaged, NoResources, Problems, Stopped, UserError
 from mcutune.files import NO_LOCKS
 from mcutune.inert import inert
 
@@ -88,6 +88,8 @@ def foreseen(error: BaseException) -> UserError | None:
             )
         if error.errno in _NO_LOCKS:
             return BadInput(f"{name}the file system cannot lock: {error.strerror}", hint=NO_LOCKS)
+        if error.errno == errno.EIO:
+            return Damaged(f"{name}{error.strerror}", hint="nothing more was written; check the disk")
         if error.errno in _NO_PATH:
             return BadInput(f"{inert(name, limit=120)}{error.strerror}", hint="check the path that was given")
         if error.errno in _NO_ROOM:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -11,6 +12,9 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
+
+from mcutune.errors import BadInput
 
 _PREFIX = "mcutune-ray-"
 _LONGEST = 20  # Ray puts sockets some 65 characters below its folder, and a socket's path ends at 107
@@ -28,11 +32,22 @@ def private_folder() -> Iterator[Path]:
     _remove_abandoned(base)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
     with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         try:
+            _hold(lock)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _hold(lock: IO[str]) -> None:
+    """Raises BadInput where the folder for temporary files lies on a file system without locks."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        problem = f"the file system of {Path(lock.name).parents[1]} cannot lock: {error.strerror}"
+        raise BadInput(problem, hint="set TMPDIR to a folder on a local disk") from None
 
 
 def _remove_abandoned(base: Path) -> None:

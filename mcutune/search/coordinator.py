@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -66,10 +66,12 @@ class Coordinator:
         self._keeper = Keeper(plan.folder, plan.keep)
         make_folder(plan)
         self._lock = RunLock(plan.folder, driver=plan.driver)
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._lock.release)
             rows = [study_row(plan, plan.fold_data(fold)) for fold in plan.folds]
             accepted = agree(plan, rows)
             self._ledger, self._records = open_ledger(plan.folder)
+            undo.callback(self._ledger.close, untouched=True)
             self._snapshots = Snapshots(plan.folder, clock)
             self._meter = Meter(clock, self._ledger.last.elapsed, self._ledger.last.gpu)
             self._packs = Packs(clock, lease)
@@ -78,9 +80,7 @@ class Coordinator:
             self._studies = {row.fold: self._study(row) for row in rows}
             self._dispatch = Dispatch(self._studies, self._packs)
             self._resume(accepted)
-        except BaseException:
-            self._lock.release()
-            raise
+            undo.pop_all()
 
     def _study(self, row: StudyRow) -> Study:
         """A fold's study, begun if the ledger has none."""
@@ -167,8 +167,8 @@ class Coordinator:
         return self._timings.get(facts)
 
     def put_timings(self, facts: dict[str, Any], timings: tuple[Timing, ...]) -> None:
-        """Store them; where they cannot be, they are measured again."""
-        with suppress(OSError):
+        """Store them; where there is no room for them, they are measured again."""
+        with self._guarded(), suppress(OSError):
             self._timings.put(facts, timings)
 
     def sized(self, pack: str, capacity: int, how: str) -> None:
@@ -210,7 +210,7 @@ class Coordinator:
 
     def close(self) -> None:
         """Release the ledger and the lock. A killed coordinator need not have done this."""
-        self._ledger.close()
+        self._ledger.close(untouched=self._error is not None)
         self._lock.release()
 
     @property

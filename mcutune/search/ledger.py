@@ -128,8 +128,15 @@ class Ledger:
         needed = len(encoded(self._outbox)) + _PAGES
         return NoSpace(f"the disk of {self._folder} is full: a commit needs {needed:,} bytes", hint=_ROOM)
 
-    def close(self) -> None:
-        self._connection.close()
+    def close(self, *, untouched: bool = False) -> None:
+        """`untouched`: the log stays as it is, as after a crash; else SQLite copies it into the database."""
+        with contextlib.ExitStack() as stack:
+            if untouched:
+                with contextlib.suppress(sqlite3.Error, UserError):
+                    # SQLite leaves the log alone while there is another reader, and to one that cannot write.
+                    reader = stack.enter_context(contextlib.closing(connect(self._folder / DATABASE, read_only=True)))
+                    reader.execute("SELECT number FROM commits LIMIT 1").fetchall()
+            self._connection.close()
         self._head.close()
 
 
@@ -166,7 +173,11 @@ def open_ledger(folder: Path) -> tuple[Ledger, Records]:
             acknowledged = f"{head[0]} were acknowledged" if head else f"{HEAD} is gone"
             raise Damaged(f"{path} ends at commit {last.number}, but {acknowledged}", hint=_HINT)
         ledger = Ledger(folder, last, hash_, last.number - behind, begun)
-    ledger.commit(last.elapsed)  # a head that is one behind is written now
+    try:
+        ledger.commit(last.elapsed)  # a head that is one behind is written now
+    except BaseException:
+        ledger.close(untouched=True)
+        raise
     return ledger, records
 
 

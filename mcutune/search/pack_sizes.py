@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mcutune.domain.pack import Timing
-from mcutune.errors import UserError
+from mcutune.errors import Damaged, UserError
 from mcutune.files import canonical_json, read_sealed, sealed, sha256, write_json
 from mcutune.search.records import EventRow
 
@@ -34,10 +35,16 @@ class Timings:
         return ()
 
     def put(self, facts: dict[str, Any], timings: Iterable[Timing]) -> None:
-        """Store them, unless as many sizes are known already. Raises OSError."""
+        """Store them, unless as many sizes are known already. Raises OSError, Damaged where the disk fails."""
         found = _checked(timings)
-        if len(found) > len(self.get(facts)):
+        if len(found) <= len(self.get(facts)):
+            return
+        try:
             write_json(self._path(facts), sealed({"facts": facts, "timings": [asdict(timing) for timing in found]}))
+        except OSError as error:
+            if error.errno == errno.EIO:
+                raise Damaged(f"timings cannot be written: {error}", hint="check the disk") from error
+            raise
 
     def _path(self, facts: dict[str, Any]) -> Path:
         return self._folder / f"{sha256(canonical_json(facts))}.json"

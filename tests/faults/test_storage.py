@@ -25,7 +25,7 @@ from mcutune.search import coordinator as coordinator_module
 from mcutune.search import ledger as ledger_module
 from mcutune.search.lock import RunLock
 from tests.faults.conftest import NAME, SEARCH, World
-from tests.search import kill, test_coordinator, test_ledger, test_ledger_damage
+from tests.search import test_coordinator, test_ledger, test_ledger_damage
 from tests.search.kill import forked
 from tests.search.simulate import Play, plan_of
 
@@ -159,35 +159,6 @@ def test_17_torn_files_of_a_run(world: World, name: str, cut: str) -> None:
         assert hash_of(world) == whole
 
 
-def test_18_killed_while_a_report_is_written(world: World) -> None:
-    """At calls spread over all that make files durable or give them names; the report of before stays whole."""
-    path = world.run / "robustness" / "report.json"
-    before = json.loads(path.read_text())
-    points = world.home / "points"
-    command = ("robustness", "--ckpt", NAME, "--protocol", "fixed")
-
-    def count() -> None:
-        counter = [0]
-        kill.killing(0, counter)
-        world.good(*command)
-        points.write_text(str(counter[0]))
-
-    assert os.waitpid(forked(count), 0)[1] == 0
-    last = int(points.read_text())
-    assert last >= 10
-    for at in sorted({1, last // 4, last // 2, 3 * last // 4, last - 2}):
-
-        def work(at: int = at) -> None:
-            kill.killing(at, [0])
-            world.good(*command)
-
-        assert os.WIFSIGNALED(os.waitpid(forked(work), 0)[1])
-        found = json.loads(path.read_text())
-        assert found["measurements"] == before["measurements"]
-    world.good(*command)
-    assert not list(world.run.rglob("*.part"))
-
-
 _ANEW = ("ledger.db-shm", "summary.json")  # SQLite's own index of the log; the writer's snapshot (tests/search)
 
 
@@ -241,36 +212,6 @@ def _rebuilt(evidence_folder: Path) -> int:
 
 def test_19_a_flipped_bit_in_a_ledger(tmp_path: Path) -> None:
     test_ledger_damage.test_every_flipped_bit_is_seen_or_harmless(tmp_path)
-
-
-def test_20_no_permission(fresh: World) -> None:
-    """As another user, since root may do everything."""
-    fresh.home.parent.chmod(0o755)
-    fresh.home.chmod(0o555)
-    if os.geteuid() == 0:
-        if not _reachable_by_others(fresh.home):
-            pytest.skip("the folder of the tests is closed to other users")
-        prefix = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    else:
-        prefix = ()
-    process = fresh.shell(*SEARCH, prefix=prefix, HOME="/nonexistent")
-    _, err = process.communicate(timeout=120)
-    fresh.home.chmod(0o755)
-    assert process.returncode == 2 and err.startswith("error: ") and err.count("\n") == 1, err
-    assert not (fresh.home / "runs").exists()
-
-
-def _reachable_by_others(path: Path) -> bool:
-    """Whether another user comes as far as this folder; pytest's own folders are 0700, opened here."""
-    for parent in path.parents:
-        if parent.name.startswith("pytest-"):
-            parent.chmod(0o755)
-    return all(parent.stat().st_mode & 0o001 for parent in path.parents) and _reads(Path(os.__file__))
-
-
-def _reads(path: Path) -> bool:
-    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "test", "-r", str(path)]
-    return subprocess.run(command, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("how", ["moved", "deleted"])
