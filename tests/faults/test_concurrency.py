@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
-import threading
 import time
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bench.scale import Played, resident, time_commits
 from mcutune.domain.trial import Failure, LaneEpoch, LaneFailure, LaneId, LaneOrder, State
 from mcutune.errors import Busy
 from mcutune.search import lock as lock_module
@@ -23,6 +23,7 @@ from mcutune.search.ledger import read_ledger
 from mcutune.search.lock import RunLock, holder_of
 from mcutune.search.summary import status
 from tests.faults.conftest import SEARCH, World
+from tests.ray.conftest import patience
 from tests.search import test_continuing, test_coordinator
 from tests.search.kill import forked
 from tests.search.simulate import FakePack, plan_of
@@ -105,40 +106,51 @@ def test_61_more_trials_than_configurations(make: Any, tmp_path: Path, fresh: Wo
     assert len([trial for trial in study.trials if trial.repeats is None]) <= 3
 
 
-def test_62_readers_poll_while_a_search_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """300 trials and 4 readers here; 10,000 and 8 by `python -m bench scale`."""
-    plan = plan_of(tmp_path / "run", ONE_SHAPE, trials=300, sampler="random")
-    took: list[float] = []
-    errors: list[BaseException] = []
-    stop = threading.Event()
-
-    def poll() -> None:
-        while not stop.is_set():
-            start = time.thread_time()
-            try:
-                status(plan.folder)
-            except BaseException as error:
-                errors.append(error)
-            took.append(time.thread_time() - start)
-            time.sleep(0.02)
-
+def test_62_readers_poll_while_a_search_writes(tmp_path: Path) -> None:
+    """500 trials of two packs and 8 processes that ask; 10,000 trials by `python -m bench scale`."""
+    plan = plan_of(tmp_path / "run", ONE_SHAPE, trials=500, sampler="random")
     client = Coordinator(plan)
-    readers = [threading.Thread(target=poll) for _ in range(4)]
-    for reader in readers:
-        reader.start()
-    pack, sizes = FakePack("a", 8), []
-    tracemalloc.start()
+    over = tmp_path / "over"
+    readers = [forked(lambda n=n: _poll(plan.folder, over, tmp_path / f"told{n}")) for n in range(8)]  # type: ignore[misc]
+    packs, memory = [FakePack(name, 4) for name in "ab"], []
+    commits = _timed(client)
     while not client.done:
-        pack.step(client)
-        sizes.append(tracemalloc.get_traced_memory()[0])
-    tracemalloc.stop()
-    stop.set()
-    for reader in readers:
-        reader.join()
+        for pack in packs:
+            pack.step(client)
+        memory.append(resident())
+        time.sleep(0.002)  # else the readers hardly get a turn on few cores
+    over.touch()
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in readers]
     client.close()
-    assert errors == [] and len(took) > 20
-    assert sorted(took)[int(0.99 * len(took))] < 0.2
-    assert sum(status(plan.folder)["trials"].values()) == 300
+    assert codes == [0] * 8
+    told = [json.loads((tmp_path / f"told{n}").read_text()) for n in range(8)]
+    assert [one["errors"] for one in told] == [[]] * 8
+    took = sorted(seconds for one in told for seconds in one["took"])
+    assert min(len(one["took"]) for one in told) >= 5 and took[int(0.99 * len(took))] < 0.2
+    assert sorted(commits)[int(0.99 * len(commits))] < patience(0.05)
+    assert memory[-1] < 1.2 * memory[len(memory) // 10]
+    assert sum(status(plan.folder)["trials"].values()) == 500
+
+
+def _poll(folder: Path, over: Path, to: Path) -> None:
+    """Ask until the file `over` is there. Seconds of a processor, since eight readers share few."""
+    took, errors = list[float](), list[str]()
+    while not over.exists():
+        start = time.process_time()
+        try:
+            status(folder)
+        except Exception as error:
+            errors.append(f"{type(error).__name__}: {error}")
+        took.append(time.process_time() - start)
+        time.sleep(0.05)
+    to.write_text(json.dumps({"took": took, "errors": errors}))
+
+
+def _timed(client: Coordinator) -> list[float]:
+    """How long its commits take, from now on."""
+    found = Played()
+    time_commits(client, found)
+    return found.commits  # type: ignore[return-value]
 
 
 WORDS = st.lists(
