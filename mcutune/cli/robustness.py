@@ -71,6 +71,7 @@ def robustness(
                 target=target,
                 against=against,
                 margin=margin,
+                gate=loaded,
                 search=searched(folder) if folder is not None else None,
                 progress=progress,
             )

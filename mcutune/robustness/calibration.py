@@ -186,7 +186,7 @@ def _risk(sums: Array) -> Array:
     return result
 
 
-_MEASURES: dict[str, tuple[Statistic, tuple[str, ...]]] = {
+MEASURES: dict[str, tuple[Statistic, tuple[str, ...]]] = {
     "ece": (Statistic(_stage_means(0, BINS, size=True), "positive"), STAGES),
     "brier": (Statistic(_stage_means(BINS, BINS + 1), "positive"), STAGES),
     "nll": (Statistic(_stage_means(BINS + 1, BINS + 2), "positive"), STAGES),
@@ -198,13 +198,13 @@ _MEASURES: dict[str, tuple[Statistic, tuple[str, ...]]] = {
 def measures(of: Calibrated, labels: Sequence[str], how: Resampling) -> Iterator[Entry]:
     """Entries of every combination, measure and stage."""
     own = np.eye(len(labels))
-    statistics = [replace(one, cells=np.tile(own, (len(stages), 1))) for one, stages in _MEASURES.values()]
+    statistics = [replace(one, cells=np.tile(own, (len(stages), 1))) for one, stages in MEASURES.values()]
     found = intervals(of.sums, of.rows, statistics, how)
     debiased = debiased_errors(of.sums)
     seen = of.sums[..., _ROWS].sum(axis=0).max(axis=0).astype(np.int64)
     for c, label in enumerate(labels):
         at = {"combination": label, "n": int(seen[c]), "groups": int((of.rows[:, c] > 0).sum())}
-        for (name, (_, stages)), interval in zip(_MEASURES.items(), found, strict=True):
+        for (name, (_, stages)), interval in zip(MEASURES.items(), found, strict=True):
             for n, stage in enumerate(stages):
                 place = n * len(labels) + c
                 yield {**at, "measure": name, "stage": stage, **_numbers(interval, place)}

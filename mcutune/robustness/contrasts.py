@@ -20,6 +20,7 @@ from mcutune.robustness.paired import differences, number, weighted
 from mcutune.robustness.rebuild import Stored, stored
 from mcutune.robustness.statistics import Interval, Resampling, intervals
 
+CALIBRATED = ("ece", "brier", "nll")  # measures of calibration that a gate may hold below a ceiling
 NotThere = tuple[str, list[str]]  # a problem, and what would have been right
 
 
@@ -33,6 +34,7 @@ class Place:
     scenario: str | None
     summary: str | None
     index: str | None
+    stage: str | None = None  # of a measure of calibration
 
 
 class Contrasts:
@@ -53,16 +55,18 @@ class Contrasts:
         return Resampling(told["confidence"], told["resamples"], told["seed"])
 
     def find(self, place: Place) -> Entry | NotThere:
-        """The one measurement, summary or index that a place names."""
+        """The one measurement, summary, index or measure of calibration that a place names."""
+        if place.metric in CALIBRATED:
+            return self._calibration(place)
         part, key = self._part(place)
         mine = [one for one in self.report.get(part, []) if one["model"] == self.subject]
         protocols = list(dict.fromkeys(str(one["protocol"]) for one in mine))
         if place.protocol is not None and place.protocol not in protocols:
-            return f"nothing of that kind was measured under protocol {place.protocol!r}", protocols
+            return f"nothing of that kind is measured under protocol {place.protocol!r}", protocols
         mine = [one for one in mine if place.protocol in (None, one["protocol"])]
         metrics = list(dict.fromkeys(str(one["metric"]) for one in mine))
         if place.metric not in metrics:
-            return f"metric {place.metric!r} was not measured there", metrics
+            return f"metric {place.metric!r} is not measured there", metrics
         mine = [one for one in mine if one["metric"] == place.metric]
         found = [one for one in mine if key(one)]
         if not found:
@@ -71,6 +75,18 @@ class Contrasts:
             several = [f"protocol: {one['protocol']}, scenario: {one['scenario']}" for one in found]
             return f"{len(found)} measurements are meant: name protocol or scenario", several
         return found[0]
+
+    def _calibration(self, place: Place) -> Entry | NotThere:
+        """A measure of calibration, which belongs to no protocol."""
+        of = self.report.get("calibration") or {"reason": "calibration is not measured", "measures": []}
+        mine = [one for one in of["measures"] if (one["model"], one["measure"]) == (self.subject, place.metric)]
+        if not mine:
+            return f"there is no {place.metric}: {of['reason']}", []
+        wanted = _set(place.combination)
+        found = next((one for one in mine if _set(one["combination"]) == wanted and one["stage"] == place.stage), None)
+        if found is None:
+            return f"{place.combination!r} is not measured", list(dict.fromkeys(one["combination"] for one in mine))
+        return {**found, "protocol": ""}
 
     def _part(self, place: Place) -> tuple[str, Callable[[Entry], bool]]:
         if place.summary is not None:
@@ -89,7 +105,7 @@ class Contrasts:
             return f"no such summary: {named!r}", list(dict.fromkeys(str(one["name"]) for one in mine))
         named = ", ".join(part for part in (place.combination, place.scenario) if part)
         key = "combination" if place.combination else "scenario"
-        return f"{named!r} was not measured", list(dict.fromkeys(str(one[key]) for one in mine if one[key]))
+        return f"{named!r} is not measured", list(dict.fromkeys(str(one[key]) for one in mine if one[key]))
 
     def drop(self, found: Entry) -> Entry | NotThere:
         """What is lost against everything present, positive where something is lost."""
@@ -106,9 +122,8 @@ class Contrasts:
 
     def against(self, found: Entry, model: str) -> Entry | NotThere:
         """The subject's gain over another model of the report, positive where the subject is better."""
-        others = self.models[1:]
-        if model not in others:
-            return f"the report has no other model {model!r}", others or ["none: measure again with --against"]
+        if (problem := self.no_model(model)) is not None:
+            return problem
         blocks = self._stored[found["protocol"]].blocks
         one, other = blocks[0], blocks[self.models.index(model)]
         here = self._weights(one, found)
@@ -117,6 +132,13 @@ class Contrasts:
         gain = weighted(found["metric"], METRICS[found["metric"]].signed(1.0) * here)
         (interval,) = differences(one.sums, other.sums, one.data.task, {"gain": gain}, self._how)
         return _numbers(interval)
+
+    def no_model(self, model: str) -> NotThere | None:
+        """What is wrong with the name of another model, if anything."""
+        others = self.models[1:]
+        if model in others:
+            return None
+        return f"there is no other model {model!r}", others or ["none: measure again with --against"]
 
     def _weights(self, block: Block, found: Entry) -> Array | None:
         """Weights [C] over the cells of a block that make a measurement or a mean; None for other summaries."""

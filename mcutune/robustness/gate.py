@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mcutune.domain.task import METRICS
 from mcutune.files import canonical_json, read_json, sha256, whole
-from mcutune.robustness.contrasts import Contrasts, Place
+from mcutune.robustness.contrasts import CALIBRATED, Contrasts, Place
 from mcutune.robustness.measure import Entry
 from mcutune.shipped import find_shipped
 from mcutune.strict_yaml import Document, Findings, load, validated
@@ -27,6 +27,7 @@ INCONCLUSIVE: Literal["inconclusive"] = "inconclusive"
 Outcome = Literal["pass", "fail", "inconclusive"]
 _FRAMING = {"title", "notes"}
 _DEMANDS = ("at_least", "at_most", "drop_at_most", "not_worse_than")
+_ANY_SIZE = ("mae", "pearson", "brier", "nll")  # not fractions of 0 to 1
 
 
 class _Strict(BaseModel):
@@ -49,6 +50,7 @@ class Condition(_Strict):
     scenario: str | None = None
     summary: str | None = None
     index: str | None = None
+    stage: Literal["before", "after"] | None = None
     at_least: float | None = None
     at_most: float | None = None
     drop_at_most: float | None = Field(default=None, gt=0)
@@ -66,12 +68,33 @@ class Condition(_Strict):
             raise ValueError(f"an index has no {demands[0]}: use at_least or at_most")
         if self.summary == "worst" and demands[0] not in ("at_least", "at_most"):
             raise ValueError(f"the worst combination has no {demands[0]}: name the combination itself")
+        if self.metric in CALIBRATED and (demands[0] != "at_most" or places != ["combination"]):
+            raise ValueError(f"{self.metric} takes combination and at_most: lower is better, and it has no other place")
+        if self.metric in CALIBRATED and (self.protocol or self.scenario):
+            raise ValueError(f"{self.metric} belongs to no protocol or scenario")
+        if self.metric not in CALIBRATED and self.stage is not None:
+            raise ValueError(f"a stage belongs to {', '.join(CALIBRATED)}: before the temperature, or after it")
         return self
 
     @property
     def place(self) -> str:
-        parts = [self.combination or self.summary or self.index, self.scenario]
+        stage = f"{self.stage} the temperature" if self.stage else None
+        parts = [self.combination or self.summary or self.index, self.scenario, stage]
         return ", ".join(part for part in parts if part)
+
+    @property
+    def looked_up(self) -> Place:
+        stage = (self.stage or "before") if self.metric in CALIBRATED else None
+        return Place(
+            self.protocol, self.metric, self.combination, self.scenario, self.summary, self.index, stage
+        )  # fmt: skip
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """What is demanded, by the key that says it."""
+        margin = {} if self.not_worse_than is None else {"not_worse_than": self.not_worse_than.margin}
+        asked = {name: getattr(self, name) for name in _DEMANDS[:3]}
+        return margin | {name: value for name, value in asked.items() if value is not None}
 
 
 class Gate(_Strict):
@@ -122,13 +145,34 @@ def load_gate(given: str) -> Loaded:
     findings = Findings(document)
     for n, one in enumerate(gate.conditions):
         where = ("conditions", n)
-        if one.metric not in METRICS:
-            findings.add((*where, "metric"), f"no metric is {one.metric!r}", METRICS)
+        if one.metric not in (*METRICS, *CALIBRATED):
+            findings.add((*where, "metric"), f"no metric is {one.metric!r}", (*METRICS, *CALIBRATED))
+        elif (problem := _out_of_range(one)) is not None:
+            findings.add(where, problem)
+        elif one.metric in CALIBRATED:
+            continue
         elif one.index is None and (one.at_least if _lower(one.metric) else one.at_most) is not None:
             word = ("at_most", "lower") if _lower(one.metric) else ("at_least", "higher")
             findings.add(where, f"{word[1]} is better for {one.metric}: use {word[0]}")
     findings.close()
     return Loaded(gate, document)
+
+
+def _out_of_range(condition: Condition) -> str | None:
+    """What is wrong with a limit that no value can reach, such as a score in per cent."""
+    if condition.index is not None or condition.metric in _ANY_SIZE:
+        return None
+    for key, limit in condition.limits.items():
+        if not 0 <= limit <= 1:
+            meant = f", did you mean {_share(limit)}?" if 1 < limit <= 100 else ""
+            return f"{key}: {condition.metric} lies between 0 and 1 (got {limit:g}{meant})"
+    return None
+
+
+def _share(per_cent: float) -> str:
+    """70 as 0.70."""
+    share = round(per_cent / 100, 6)
+    return f"{share:.2f}" if round(share, 2) == share else f"{share:g}"
 
 
 def decide(loaded: Loaded, report: Entry, evidence: Path, digest: str) -> Entry:
@@ -192,11 +236,7 @@ def _self_checks(report: Entry) -> Decided:
 
 def _decided(condition: Condition, contrasts: Contrasts, findings: Findings, n: int) -> Decided | None:
     """None where the condition names what is not there, which is then among the findings."""
-    place = Place(
-        condition.protocol, condition.metric, condition.combination, condition.scenario, condition.summary,
-        condition.index,
-    )  # fmt: skip
-    found = contrasts.find(place)
+    found = contrasts.find(condition.looked_up)
     if isinstance(found, tuple):
         findings.add(("conditions", n), *found)
         return None

@@ -33,13 +33,13 @@ Entry = dict[str, Any]
 
 ALPHA = 0.25  # share of the combinations in cvar
 _NO_GRADIENTS = "gradient norms of the modalities' modules are not recorded in training"
-_MOST = 10  # modalities: 2^M combinations in M! orders
+MOST_MODALITIES = 10  # modalities: 2^M combinations in M! orders
 
 
 def has_all(block: Block) -> bool:
     """Whether a block measured every combination of two modalities or more."""
     count = len(block.data.names)
-    return block.protocol.kind == "fixed" and 1 < count <= _MOST and len(block.places) == 2**count - 1
+    return block.protocol.kind == "fixed" and 1 < count <= MOST_MODALITIES and len(block.places) == 2**count - 1
 
 
 def overall(block: Block, metrics: Sequence[str], how: Resampling) -> tuple[list[Entry], list[Entry], list[Entry]]:

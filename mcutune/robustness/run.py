@@ -24,7 +24,9 @@ from mcutune.robustness.compared import notes
 from mcutune.robustness.cross import reading_table
 from mcutune.robustness.equivalence import checked_margin
 from mcutune.robustness.evidence import locked, write_manifest, writing
+from mcutune.robustness.fitting import refuse_unfit
 from mcutune.robustness.gate import FILE as VERDICT
+from mcutune.robustness.gate import Loaded
 from mcutune.robustness.job import Job, needed, prepare
 from mcutune.robustness.predict import (
     Facts,
@@ -54,6 +56,7 @@ def certify(
     target: str | None = None,
     against: Sequence[str] | None = None,
     margin: float | None = None,
+    gate: Loaded | None = None,
     search: Entry | None = None,
     progress: Progress | None = None,
     load: Load = load_predictor,
@@ -62,16 +65,19 @@ def certify(
 
     `protocols`: names or paths; by default fixed and random, and cross_dataset where `target` names a second table.
     `against`: selections to compare with; by default trial 0 of the same run, where that is another model. `margin`:
-    also say where the model is not worse than each by this much or more, in the metric's own unit. `search`: what was
-    searched, for the report. `progress`: called with steps done, steps in all, and what comes next.
+    also say where the model is not worse than each by this much or more, in the metric's own unit. `gate`: refused
+    where it asks for what will not be measured. `search`: what was searched, for the report. `progress`: called with
+    steps done, steps in all, and what comes next.
 
     Raises BadInput, NoResult or Damaged before any test label is read, Busy where the same run is being measured
-    elsewhere; CheckFailed after the report is written where a
-    check of the evaluator failed, and without a report where a measurement is missing or not finite.
+    elsewhere; CheckFailed after the report is written where a check of the evaluator failed, and without a report
+    where a measurement is missing or not finite.
     """
     place = home or default_home()
     job = prepare(selection, protocols, place, target, against)
     job = dataclasses.replace(job, margin=checked_margin(margin) if margin is not None else None)
+    if gate is not None:
+        refuse_unfit(gate, job)
     folder = job.selection.folder / job.evidence()
     tick = _Ticker(progress, job)
     with locked(job.selection.opened), writing(folder) as beside:

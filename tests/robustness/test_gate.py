@@ -181,6 +181,11 @@ def test_what_was_not_measured_is_refused_with_what_there_is(
         "metric: ua, summary: worst, drop_at_most: 0.1",
         "metric: ua, index: relative, drop_at_most: 0.1",
         "metric: ua, combination: audio, at_least: .nan",
+        "metric: ece, combination: audio, at_least: 0.1",
+        "metric: ece, combination: audio, drop_at_most: 0.1",
+        "metric: ece, summary: worst, at_most: 0.1",
+        "metric: ece, combination: audio, protocol: fixed, at_most: 0.1",
+        "metric: ua, combination: audio, stage: after, at_least: 0.1",
     ],
 )
 def test_a_gate_that_says_nothing_is_refused(tmp_path: Path, condition: str) -> None:
