@@ -74,6 +74,7 @@ def robustness(
                 gate=loaded,
                 search=searched(folder) if folder is not None else None,
                 progress=progress,
+                tell=lambda what: say(out, plain(what)),
             )
         except CheckFailed as error:
             if not (chosen.folder / "report.json").exists():

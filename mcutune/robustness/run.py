@@ -38,6 +38,7 @@ from mcutune.robustness.predict import (
     versions,
 )
 from mcutune.robustness.rebuild import Entry, rebuild
+from mcutune.robustness.replaced import lost
 from mcutune.robustness.scenarios import normalisation_scenario
 from mcutune.robustness.selection import Selection
 from mcutune.robustness.stored import Rows, write_presence, write_rows
@@ -59,6 +60,7 @@ def certify(
     gate: Loaded | None = None,
     search: Entry | None = None,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
     load: Load = load_predictor,
 ) -> Entry:
     """Measure the models that `selection` names (see selection.select) and write FOLDER/report.json; the report.
@@ -67,7 +69,7 @@ def certify(
     `against`: selections to compare with; by default trial 0 of the same run, where that is another model. `margin`:
     also say where the model is not worse than each by this much or more, in the metric's own unit. `gate`: refused
     where it asks for what will not be measured. `search`: what was searched, for the report. `progress`: called with
-    steps done, steps in all, and what comes next.
+    steps done, steps in all, and what comes next. `tell`: called with what a person should know before it begins.
 
     Raises BadInput, NoResult or Damaged before any test label is read, Busy where the same run is being measured
     elsewhere; CheckFailed after the report is written where a check of the evaluator failed, and without a report
@@ -78,6 +80,8 @@ def certify(
     job = dataclasses.replace(job, margin=checked_margin(margin) if margin is not None else None)
     if gate is not None:
         refuse_unfit(gate, job)
+    if tell is not None and (replaced := lost(job)) is not None:
+        tell(replaced)
     folder = job.selection.folder / job.evidence()
     tick = _Ticker(progress, job)
     with locked(job.selection.opened), writing(folder) as beside:
