@@ -29,8 +29,8 @@ def doctor(
         list[str] | None, typer.Argument(help="Runs to verify; all of this home if none is named.")
     ] = None,
     repair: Annotated[
-        str | None, typer.Option(help="Go back to the last good commit of this run's damaged ledger.")
-    ] = None,
+        bool, typer.Option("--repair", help="Of the named runs, go back to the last good commit of a damaged ledger.")
+    ] = False,
     mend: Annotated[
         bool,
         typer.Option("--mend", help="Close what others may read and keep what is damaged aside; deletes nothing."),
@@ -38,8 +38,8 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Check versions, permissions, locks, ports, room, and that datasets, encoders and runs are what was written."""
-    if repair is not None:
-        _repair(repair)
+    if repair:
+        _repair(names or [], json)
         return
     if mend:
         _mend(names)
@@ -167,26 +167,22 @@ def _mend(names: list[str] | None) -> None:
         say(console(file=sys.stderr), plain(f"mended: {inert(line)}"))
 
 
-def _repair(name: str) -> None:
+def _repair(names: list[str], json: bool) -> None:
+    """Raises BadInput where no run is named, before anything is changed where one does not exist."""
+    from mcutune.cli.doctor_repair import repair
     from mcutune.cli.runs import run_folder
-    from mcutune.errors import UserError
-    from mcutune.search.ledger import read_ledger
-    from mcutune.search.lock import RunLock
-    from mcutune.search.rewind import rewind
+    from mcutune.cli.screen import console, plain, say
+    from mcutune.errors import BadInput
 
-    folder = run_folder(name)
-    lock = RunLock(folder)
-    try:
-        read_ledger(folder)
-        print(f"{name} is sound; nothing was changed")
-    except UserError as error:
-        if error.exit_code != 4:
-            raise
-        kept, acknowledged = rewind(folder)
-        print(f"{name}: kept {kept:,} of {acknowledged:,} commits; the damaged files stay beside the new ones.")
-        print("The same search command repeats the rest.")
-    finally:
-        lock.release()
+    if not names:
+        raise BadInput("--repair needs the names of runs", hint="`mcutune doctor` says which are damaged")
+    repaired = []
+    for folder in [run_folder(name) for name in names]:
+        repaired.append(repair(folder))
+        if not json:
+            say(console(), plain(repaired[-1].sentence()))
+    if json:
+        print_json([asdict(one) for one in repaired])
 
 
 def _print(findings: list[Finding]) -> None:

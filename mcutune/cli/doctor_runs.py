@@ -33,7 +33,10 @@ def of_run(name: str, folder: Path) -> Iterator[Finding]:
         wrong = list(wrong_checkpoints(folder))
     except UserError as error:
         ledger = error.exit_code == 4 and "ledger" in error.message
-        remedy = "`mcutune doctor --repair` goes back to the last good row" if ledger else error.hint or ""
+        remedy = f"`mcutune doctor {name} --repair` goes back to its last good commit" if ledger else error.hint or ""
+        if error.message.startswith(str(folder / MANIFEST)):
+            first = "remove it, and " if (folder / MANIFEST).exists() else ""
+            remedy = f"{first}the same search command makes it anew"
         yield Finding("bad", subject, f"{error.message}; {remedy}".rstrip("; "), error.exit_code)
         return
     trials = sum(len(study.trials) for study in records.studies.values())

@@ -7,10 +7,13 @@ from pathlib import Path
 from mcutune.errors import BadInput
 from mcutune.files import checked_name, home
 
+_FILES = ("manifest.json", "ledger.db")
+
 
 def run_names() -> tuple[str, ...]:
-    """The names of the runs of this home, sorted."""
-    return tuple(sorted(path.parent.name for path in (home() / "runs").glob("[!.]*/manifest.json")))
+    """The names of the runs of this home, sorted; also of those that have lost one of their files."""
+    found = {path.parent.name for name in _FILES for path in (home() / "runs").glob(f"[!.]*/{name}")}
+    return tuple(sorted(found))
 
 
 def run_folder(name: str) -> Path:

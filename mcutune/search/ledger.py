@@ -164,8 +164,7 @@ def open_ledger(folder: Path) -> tuple[Ledger, Records]:
     records = Records(partial=True)
     with failures_of(folder):
         if not path.exists():
-            if head is not None and head[0]:
-                raise Damaged(f"{path} is gone, but {head[0]} commits were acknowledged", hint="restore it")
+            _refuse_gone(path, head)
             create(path)
         last, hash_, begun = _verified(path, records)
         behind = last.number - (head[0] if head else 0)
@@ -181,6 +180,12 @@ def open_ledger(folder: Path) -> tuple[Ledger, Records]:
     return ledger, records
 
 
+def _refuse_gone(path: Path, head: tuple[int, bytes] | None) -> None:
+    """Raises Damaged where there was a ledger."""
+    if head is not None and head[0]:
+        raise Damaged(f"{path} is gone, but {head[0]} commits were acknowledged", hint="restore it")
+
+
 def read_ledger(folder: Path, *, keep: bool = False) -> tuple[Records, Commit]:
     """The sum of a ledger's rows as of now, verified; another process may be writing. `keep`: with all lanes, epochs.
 
@@ -188,6 +193,7 @@ def read_ledger(folder: Path, *, keep: bool = False) -> tuple[Records, Commit]:
     """
     path = folder / DATABASE
     if not path.exists():
+        _refuse_gone(path, read_head(folder))
         raise BadInput(f"{folder} has no search", hint="`mcutune search` makes one")
     head = read_head(folder)
     records = Records(keep=keep, partial=not keep)

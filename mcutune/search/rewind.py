@@ -31,8 +31,10 @@ def rewind(folder: Path) -> tuple[int, int]:
         _keep_aside(path)
         # A rewind that was killed may have left all that is good in `whole`, and taken the write-ahead log away.
         found = [_copy_good(source, fresh) for source in (path, whole) if source.exists()]
-        longest = max(found, key=lambda one: one[0].number)
-        if longest is not found[-1]:
+        if not found:
+            create(fresh)
+        longest = max(found, key=lambda one: one[0].number, default=(Commit(), GENESIS))
+        if found and longest is not found[-1]:
             _copy_good(path, fresh)
         kept, hash_ = longest
         fresh.replace(whole)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +14,9 @@ from typing import Any
 import pytest
 
 from mcutune.cli import advisories, doctor_runs
+from mcutune.cli.doctor_repair import Repaired
 from mcutune.search.lock import RunLock
-from tests.faults.conftest import NAME, World, made, make, world
+from tests.faults.conftest import NAME, SEARCH, World, made, make, world
 
 __all__ = ["made", "make", "world"]  # fixtures
 
@@ -93,3 +96,75 @@ def test_a_port_of_ray_that_is_open_to_others(address: str, told: bool) -> None:
         messages = [one.message for one in doctor_runs.of_ports()]
         process.communicate("\n")
     assert any(f"port {port};" in message for message in messages) == told
+
+
+def flip(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 255
+    path.write_bytes(content)
+
+
+def test_a_repair_says_what_was_kept_and_what_was_lost(world: World) -> None:
+    assert "sound" in world.good("doctor", NAME, "--repair")
+    flip(world.run / "ledger.db", (world.run / "ledger.db").read_bytes().rindex(b"rank") + 1)
+    said = world.good("doctor", "--repair", NAME)
+    commits = int(re.search(r" in (\d+) commits?, [1-9]\d* commits? lost", said)[1])  # type: ignore[index]
+    assert commits >= 1 and "ended trial" in said and "repeats the rest" in said
+    assert (world.run / "ledger.db.damaged-1").exists() and "ledger.db.damaged-1" in said
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_repair_that_keeps_nothing_says_that_the_search_begins_anew(world: World, gone: bool) -> None:
+    whole = json.loads(world.good("status", NAME, "--json"))["ledger_hash"]
+    if gone:
+        for path in world.run.glob("ledger.db*"):
+            path.unlink()
+    else:
+        (world.run / "ledger.db").write_bytes(b"\xff" * 5000)
+    assert "doctor" in world.refused(4, "status", NAME) or gone
+    facts = json.loads(world.good("doctor", NAME, "--repair", "--json"))
+    assert facts[0]["kept"] == facts[0]["ended"] == 0 and facts[0]["acknowledged"] > 0
+    assert facts[0]["damaged"] == ("" if gone else "ledger.db.damaged-1")
+    said = Repaired(**facts[0]).sentence()
+    assert "begins anew" in said and f"{facts[0]['acknowledged']} commits lost" in said
+    world.good(*SEARCH)
+    assert json.loads(world.good("status", NAME, "--json"))["ledger_hash"] == whole
+
+
+def test_a_repair_names_its_runs(world: World) -> None:
+    assert "names" in world.refused(2, "doctor", "--repair")
+    assert "nope" in world.refused(2, "doctor", "--repair", NAME, "nope")
+
+
+def test_a_damaged_manifest_has_a_remedy(world: World) -> None:
+    path = world.run / "manifest.json"
+    path.write_bytes(path.read_bytes()[:100])
+    assert "remove it" in findings(world, NAME)[1][f"run {NAME}"][-1]["message"]
+    path.unlink()
+    assert "anew" in findings(world, NAME)[1][f"run {NAME}"][-1]["message"]
+    world.good(*SEARCH)
+    assert findings(world, NAME)[0] == 0
+
+
+def test_status_of_all_shows_the_others_beside_a_damaged_one(world: World) -> None:
+    runs = world.run.parent
+    for name in ("bad", "bare", "new"):
+        shutil.copytree(world.run, runs / name)
+    (runs / "bad" / "ledger.db").write_bytes(b"\xff" * 5000)
+    (runs / "bare" / "manifest.json").unlink()
+    for path in (runs / "new").glob("ledger*"):
+        path.unlink()
+    code, out, err = world.command("status")
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()}
+    assert code == 4 and "bad" in err and "mcutune doctor" in err and len(err.splitlines()) == 1
+    assert rows["bad"] == ["damaged"] and rows["bare"] == ["unreadable"] and rows["new"] == ["new"]
+    assert rows[NAME][0] == "finished" and any(line.startswith("bad: ") for line in out.splitlines())
+    code, out, _ = world.command("status", "--json")
+    found = {one["name"]: one for one in json.loads(out)}
+    assert code == 4 and {name: one["state"] for name, one in found.items()} == {
+        "bad": "damaged", "bare": "unreadable", "new": "new", NAME: "finished",
+    }  # fmt: skip
+    assert "ledger.db" in found["bad"]["problem"] and found[NAME]["best"]
+    shutil.rmtree(runs / "bad")
+    shutil.rmtree(runs / "bare")
+    assert world.command("status")[0] == 0
