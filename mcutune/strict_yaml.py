@@ -36,14 +36,20 @@ _MOST_DIGITS = 18
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed file: its value (dict, list, str, int, float, bool, None) and the line of every key and item."""
+    """A parsed file: its value (dict, list, str, int, float, bool, None) and the line of every key and item.
+
+    options: top-level keys whose values are not the file's but were given as options of a command.
+    """
 
     name: str
     value: Any
     lines: dict[Where, int] = field(repr=False)
+    options: frozenset[Key] = frozenset()
 
     def at(self, where: Where) -> str:
-        """`FILE:LINE: key.path`, the line of the nearest place known."""
+        """`FILE:LINE: key.path`, the line of the nearest place known; `--key` for an option."""
+        if where and where[0] in self.options:
+            return f"--{where[0]}"
         known = where
         while known and known not in self.lines:
             known = known[:-1]
@@ -70,8 +76,11 @@ class Findings:
 
     def close(self) -> None:
         """Raise Problems if anything was noted."""
-        if self.problems:
-            raise Problems(f"{self.document.name} is not valid", problems=tuple(self.problems))
+        if not self.problems:
+            return
+        if all(problem.startswith("--") for problem in self.problems):  # the file itself is not to blame
+            raise BadInput("; ".join(self.problems))
+        raise Problems(f"{self.document.name} is not valid", problems=tuple(self.problems))
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:

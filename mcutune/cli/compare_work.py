@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mcutune.cli.failures import crashes_go_to
 from mcutune.cli.options import print_json
 from mcutune.cli.render import waiting
-from mcutune.cli.runs import run_folder
+from mcutune.cli.runs import refuse_without_winner, run_folder
 from mcutune.cli.screen import console, plain, say
 from mcutune.cli.search_work import work_in
 from mcutune.cli.searching import Shape, finished, fold_of, opened
@@ -39,6 +39,7 @@ def run(name: str, words: str, shape: Shape, *, accept_change: bool, json: bool,
     chosen = chosen_words(words)
     kind_of(shape.target())
     folder = run_folder(name)
+    refuse_without_winner(name)
     of = origin(folder)
     _at_rest(of)
     todo = [_planned(of, word, shape, accept_change) for word in chosen]

@@ -26,6 +26,7 @@ def diff(
     Reports that differ in table, rows, folds, protocol or missing patterns are refused by the name of what differs.
     """
     from mcutune.cli.render_difference import difference_view
+    from mcutune.cli.runs import or_why_not
     from mcutune.cli.screen import console
     from mcutune.files import home, write_bytes
     from mcutune.robustness.difference_page import render_difference
@@ -35,7 +36,9 @@ def diff(
 
     if margin is not None:
         checked_margin(margin)
-    found = difference(find_report(a, home()), find_report(b, home()), margin)
+    with or_why_not(a, b):
+        reports = find_report(a, home()), find_report(b, home())
+    found = difference(*reports, margin)
     if html is not None:
         write_bytes(html, render_difference(found).encode())
     if json:

@@ -29,6 +29,7 @@ def export(
 
     `mcutune.load(FOLDER)` predicts from it, with any of its modalities absent (docs/using_a_model.md).
     """
+    from mcutune.cli.runs import refuse_without_winner
     from mcutune.export.folder import refuse_existing
     from mcutune.export.make import chosen
     from mcutune.export.make import export as make
@@ -39,6 +40,7 @@ def export(
         print(inert(what), file=sys.stderr, flush=True)
 
     number = _seed(seed)
+    refuse_without_winner(name)
     selection = select(name, home())
     if refit:
         from mcutune.export.refit import name_of, refitted  # with the engine; else not needed

@@ -13,14 +13,14 @@ Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of a live vi
 # Where training runs, and in how many packs of which size: of `search` and `compare`.
 Place = Annotated[str | None, typer.Option(help="process (no Ray), local (a Ray of its own; the default), cluster.")]
 Address = Annotated[str | None, typer.Option(help="An existing Ray cluster: auto, or HOST:PORT of its head.")]
-Packs = Annotated[int | None, typer.Option(help="Packs at once; else as many as fit.")]
+Packs = Annotated[int | None, typer.Option(min=1, help="Packs at once; else as many as fit.")]
 Lanes = Annotated[
-    int | None, typer.Option(help="Lanes of a pack; else measured (one worker a pack) or all that are of use.")
+    int | None, typer.Option(min=1, help="Lanes of a pack; else measured (one worker a pack) or all that are of use.")
 ]
-CpusPerPack = Annotated[int, typer.Option(help="CPUs of a pack, all its workers together.")]
-WorkersPerPack = Annotated[int, typer.Option(help="Data-parallel workers of a pack.")]
+CpusPerPack = Annotated[int, typer.Option(min=1, help="CPUs of a pack, all its workers together.")]
+WorkersPerPack = Annotated[int, typer.Option(min=1, help="Data-parallel workers of a pack.")]
 GpusPerPack = Annotated[
-    float | None, typer.Option(help="GPUs of a pack, 0.5 to share one; else 1 where there are any.")
+    float | None, typer.Option(min=0, help="GPUs of a pack, 0.5 to share one; else 1 where there are any.")
 ]
 AcceptChange = Annotated[
     bool, typer.Option("--accept-change", help="Continue although data or versions changed; the run records it.")

@@ -27,13 +27,15 @@ def report(
     With --gate the verdict is also written beside the report as gate.json, and --json prints it instead of the report.
     """
     from mcutune.cli.gates import decide_and_write, end_with
+    from mcutune.cli.runs import or_why_not
     from mcutune.cli.screen import console
     from mcutune.files import home
     from mcutune.robustness.gate import load_gate
     from mcutune.robustness.reports import find_run_report, read_report
 
     loaded = load_gate(gate) if gate is not None else None
-    path = find_run_report(name, home())
+    with or_why_not(name):
+        path = find_run_report(name, home())
     content = read_report(path)
     verdict = decide_and_write(loaded, path) if loaded is not None else None
     _write_tables(content, latex, csv)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from mcutune.errors import BadInput
+from mcutune.errors import BadInput, Busy, NoResult
 from mcutune.files import checked_name, home
 
 _FILES = ("manifest.json", "ledger.db")
@@ -24,3 +26,37 @@ def run_folder(name: str) -> Path:
     if not folder.is_dir():
         raise BadInput(f"there is no run {name} in {home()}", hint=did_you_mean(name, run_names()))
     return folder
+
+
+@contextmanager
+def or_why_not(*given: str) -> Iterator[None]:
+    """Where no report is found of these: that a run has no winner, if that is why."""
+    try:
+        yield
+    except BadInput:
+        refuse_without_winner(*given)
+        raise
+
+
+def refuse_without_winner(*given: str) -> None:
+    """One rule for all that need winners, of runs (NAME or NAME:TRIAL) of this home; anything else passes.
+
+    Raises Busy where one is being searched, BadInput where it has not ended, NoResult where it has, without a winner.
+    """
+    for one in given:
+        _refuse_without_winner(one)
+
+
+def _refuse_without_winner(given: str) -> None:
+    from mcutune.search.run_folder import BEST
+    from mcutune.search.summary import summarise
+
+    name = given.partition(":")[0]
+    if name not in run_names() or (home() / "runs" / name / BEST).exists():
+        return
+    state = summarise(home() / "runs" / name).state
+    if state == "running":
+        raise Busy(f"run {name} is being searched", hint="wait until it has finished, or `mcutune stop` it")
+    if state != "finished":
+        raise BadInput(f"run {name} has not finished", hint="the same `mcutune search` command continues it")
+    raise NoResult(f"run {name} ended without a winner", hint=f"`mcutune status {name}` says why its trials failed")

@@ -44,6 +44,9 @@ def run(asked: Asked, shape: Shape, *, json: bool, plain_lines: bool) -> None:
     kind_of(shape.target())  # refused before anything is read or made
     plan = prepared(asked, shape)
     out = console(file=sys.stderr if json else None)
+    if plan.space.without_effect:
+        keys, encoder = ", ".join(plan.space.without_effect), plan.space.default.encoder
+        say(out, plain(f"warning: no trial reads {keys}: they do nothing with encoder {encoder}", "yellow"))
     with crashes_go_to(plan.folder / "logs"):
         if finished(plan):
             out.print(plain(f"{plan.name} has finished already; this is its result"))

@@ -79,8 +79,6 @@ class Shape:
     def __post_init__(self) -> None:
         if self.place not in (None, "process", "local", "cluster"):
             raise BadInput(f"--place {self.place!r} does not exist", hint="valid: process, local, cluster")
-        if self.lanes is not None and self.lanes < 1:
-            raise BadInput(f"--lanes {self.lanes}: a pack has at least 1 lane")
 
     def target(self) -> str | None:
         """The address for cluster.connect. Raises BadInput where place and address contradict each other."""

@@ -14,6 +14,11 @@ from mcutune.training.config import SHAPE_KEYS, Configuration, configuration
 Sampler = Literal["tpe", "gp", "cmaes", "qmc", "grid", "random"]
 Role = Literal["scientific", "nuisance"]
 
+_OF_ENCODER = {  # settings that only one architecture reads
+    "frozen": {name for name in Configuration.model_fields if name.startswith("encoder_")} | {"draw"},
+    "trained": {"width", "depth", "heads"},
+}
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -192,6 +197,16 @@ class Space:
         names = {name for values in (*self.explicit, *self.own.values()) for name in values}
         names |= {parameter.name for parameter in self.parameters}
         return not names.isdisjoint(SHAPE_KEYS)
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """Settings that are fixed or searched although no trial has the architecture that reads them."""
+        listed = [values for values in (*self.explicit, *self.own.values()) if "encoder" in values]
+        searched = next((p.values for p in self.parameters if p.name == "encoder"), ())
+        there = {self.default.encoder, *searched, *(values["encoder"] for values in listed)}
+        read = set().union(*(_OF_ENCODER[encoder] for encoder in there))
+        named = {*self.fixed, *(p.name for p in self.parameters), *(name for one in self.explicit for name in one)}
+        return tuple(sorted(named & set().union(*_OF_ENCODER.values()) - read))
 
     @property
     def max_rank(self) -> int:

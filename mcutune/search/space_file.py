@@ -79,7 +79,7 @@ def load_space(name: str, **given: Any) -> Space:
         raise BadInput(f"{path}: a mapping of keys to values is expected")
     text = path.read_text(encoding="utf-8")
     changed = {key: value for key, value in given.items() if value is not None}
-    document = Document(document.name, {**document.value, **changed}, document.lines)
+    document = Document(document.name, {**document.value, **changed}, document.lines, frozenset(changed))
     return _build(document, validated(document, RawSpace), path, text)
 
 
@@ -100,7 +100,10 @@ def _build(document: Document, raw: RawSpace, path: Path, text: str) -> Space:
     if not trials:
         findings.add(("trials",), "missing: how many trials to run")
     elif rungs is not None and rungs.scouts >= trials:
-        findings.add(("rungs", "scouts"), f"must be below trials ({trials}): all would be trained in full")
+        if "trials" in document.options:
+            findings.add(("trials",), f"must be above the {rungs.scouts} scouts of the space")
+        else:
+            findings.add(("rungs", "scouts"), f"must be below trials ({trials}): all would be trained in full")
     if len(set(raw.combinations)) != len(raw.combinations):
         findings.add(("combinations",), "a label is listed twice")
     findings.close()

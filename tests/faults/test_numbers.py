@@ -90,7 +90,8 @@ def test_30_every_trial_fails(fresh: World) -> None:
     code, out, err = fresh.command(*SEARCH)
     assert code == 1 and "no trial of tiny-small finished" in err and "nan" in out.lower()
     assert json.loads(fresh.good("status", "tiny-small", "--json"))["best"] == []
-    fresh.refused(1, "robustness", "--ckpt", "tiny-small")
+    for command in (["robustness", "--ckpt"], ["compare"], ["export"], ["report"], ["diff", "tiny-small"]):
+        assert "ended without a winner" in fresh.refused(1, *command, "tiny-small")  # one rule for all
     assert fresh.command(*SEARCH)[0] == 1, "the same command says the same"
 
 

@@ -155,7 +155,7 @@ def test_the_difference_names_what_changed(tmp_path: Path) -> None:
 
 def test_overrides_are_checked_like_the_file(tmp_path: Path) -> None:
     assert space(tmp_path, GOOD, objective="cvar(0.5)", trials=7).objective.alpha == 0.5
-    with pytest.raises(Problems, match="trials"):
+    with pytest.raises(BadInput, match="^--trials"):
         space(tmp_path, GOOD, trials=0)
 
 
@@ -221,3 +221,24 @@ def test_both_ends_are_reached(parameter: Parameter) -> None:
     assert first == pytest.approx(low) and last == pytest.approx(high)
     if len(set(parameter.values)) != 1:
         assert parameter.boundary(first) == "low" and parameter.boundary(last) == "high"
+
+
+@pytest.mark.parametrize(
+    ("fixed", "parameters", "keys"),
+    [
+        ("encoder: trained, encoder_width: 32, epochs: 2", "draw: {role: nuisance, values: [row, dialogue]}",
+         ("draw", "encoder_width")),
+        ("width: 64, encoder_width: 32", "heads: {role: nuisance, values: [1, 2]}", ("heads", "width")),
+        ("encoder: trained, width: 64", "rank: {role: scientific, values: [1, 2]}", ()),
+        ("width: 64, encoder_width: 32", "encoder: {role: scientific, values: [frozen, trained]}", ()),
+        ("encoder: trained, depth: 2", "encoder_width: {role: scientific, values: [16, 32]}", ("encoder_width",)),
+    ],
+)  # fmt: skip
+def test_settings_that_no_trial_reads(tmp_path: Path, fixed: str, parameters: str, keys: tuple[str, ...]) -> None:
+    found = space(tmp_path, f"fixed: {{{fixed}}}\nparameters:\n  {parameters}\ntrials: 2\n")
+    assert found.without_effect == keys
+
+
+@pytest.mark.parametrize("name", ["quick", "ranks", "beta", "dpft", "sensors", "full"])
+def test_every_setting_of_a_shipped_space_is_read(name: str) -> None:
+    assert load_space(name).without_effect == ()
