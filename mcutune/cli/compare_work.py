@@ -35,6 +35,7 @@ def run(name: str, words: str, shape: Shape, *, accept_change: bool, json: bool,
     """Train what the words name and tell what there is to compare with. Raises what search and cluster raise."""
     from mcutune.cluster.place import kind_of
     from mcutune.search.compare import origin, write_models
+    from mcutune.search.run_folder import command_at_work
 
     chosen = chosen_words(words)
     kind_of(shape.target())
@@ -51,10 +52,11 @@ def run(name: str, words: str, shape: Shape, *, accept_change: bool, json: bool,
             if finished(plan):
                 say(out, plain(f"{plan.name} has been trained already"))
             else:
-                if where is None:
-                    where = stack.enter_context(opened(shape, lambda: waiting("starting Ray", out)))
-                _say_what(out, plan)
-                work_in(where[0], where[1], plan, shape, out, plain_lines)
+                with command_at_work(plan):
+                    if where is None:
+                        where = stack.enter_context(opened(shape, lambda: waiting("starting Ray", out)))
+                    _say_what(out, plan)
+                    work_in(where[0], where[1], plan, shape, out, plain_lines)
             told.append(write_models(of, plan, trained))
     print_json({"run": name, "words": told}) if json else _tell(out, told)
     if not any(model["failed"] is None for word in told for model in word["models"]):

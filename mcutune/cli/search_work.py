@@ -67,9 +67,11 @@ def run(asked: Asked, shape: Shape, *, json: bool, plain_lines: bool) -> None:
 
 
 def _work(plan: Plan, shape: Shape, out: Console, plain_lines: bool) -> None:
+    from mcutune.search.run_folder import command_at_work
+
     if plan.space.question:
         out.print(plain(plan.space.question, "italic"))
-    with opened(shape, lambda: waiting("starting Ray", out)) as (place, capacity):
+    with command_at_work(plan), opened(shape, lambda: waiting("starting Ray", out)) as (place, capacity):
         work_in(place, capacity, plan, shape, out, plain_lines)
 
 
@@ -78,8 +80,10 @@ def work_in(
 ) -> None:  # fmt: skip
     """Search to the end in an open place, with a live view."""
     from mcutune.search.coordinator import Coordinator
+    from mcutune.search.run_folder import refuse_if_stopped
     from mcutune.search.runner import Job, run_in_process, run_search
 
+    refuse_if_stopped(plan.folder)
     packs, lanes = packs_for(plan, shape, place, capacity)
     say(out, plain(started(plan, packs, lanes, place)))
     job = Job(

@@ -7,27 +7,30 @@ from typing import Annotated
 
 import typer
 
-_PATIENCE = 30.0
+_PATIENCE = 60.0
 
 
 def stop(
     name: Annotated[str, typer.Argument(help="The run.")],
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has stopped.")] = True,
 ) -> None:
-    """Ask a running search to stop; what it has finished is kept, and the same search command continues it."""
+    """Ask a running search or compare to stop; what it has finished is kept, and the same command continues it."""
     from mcutune.cli.runs import run_folder
     from mcutune.errors import Busy
     from mcutune.search.lock import holder_of
     from mcutune.search.run_folder import request_stop
 
     folder = run_folder(name)
-    if holder_of(folder) is None:
+    at_work = [one for one in (folder, *sorted(folder.glob("compare/*"))) if holder_of(one) is not None]
+    if not at_work:
         print(f"{name} is not running")
         return
-    request_stop(folder)
+    for one in at_work:
+        request_stop(one)
     deadline = time.monotonic() + _PATIENCE
-    while wait and holder_of(folder) is not None:
+    while wait and any(holder_of(one) is not None for one in at_work):
         if time.monotonic() > deadline:
-            raise Busy(f"{name} was asked to stop and has not yet", hint="it stops when its packs report next")
+            hint = "it will, when Ray has started or its packs report next"
+            raise Busy(f"{name} was asked to stop and has not yet", hint=hint)
         time.sleep(0.2)
     print(f"{name} has stopped" if wait else f"{name} was asked to stop")

@@ -91,7 +91,6 @@ class Coordinator:
     def _resume(self, accepted: list[str]) -> None:
         """What was running belongs to nobody now: every open lane gets a new attempt, which fences late results."""
         self._keeper.open(self._records)
-        (self.plan.folder / STOP).unlink(missing_ok=True)
         for change in accepted:
             self._put(EventRow("accepted change", None, None, None, change))
         for study in self._studies.values():
@@ -210,6 +209,9 @@ class Coordinator:
 
     def close(self) -> None:
         """Release the ledger and the lock. A killed coordinator need not have done this."""
+        if self.stopped:
+            with suppress(OSError):
+                (self.plan.folder / STOP).unlink(missing_ok=True)  # obeyed: the next one goes on
         self._ledger.close(untouched=self._error is not None)
         self._lock.release()
 

@@ -17,17 +17,19 @@ from typing import Any
 from mcutune.errors import BadInput, Busy
 from mcutune.files import NO_LOCKS
 
-NAME = ".lock"
+NAME = ".lock"  # held by the one that writes the ledger
+COMMAND = ".command"  # held by the command that a person started, from before Ray is there to after it is gone
 PATIENCE = 20.0  # seconds to wait for a holder whose driver is gone: Ray ends its actors a little later
 
 
 class RunLock:
-    """`flock` on RUN/.lock; no file to delete after a crash, no wait, no stale lock."""
+    """`flock` on a file of the run's folder; no file to delete after a crash, no wait, no stale lock."""
 
     def __init__(
         self,
         folder: Path,
         *,
+        name: str = NAME,
         driver: int | None = None,
         patience: float = PATIENCE,
         pause: Callable[[float], None] = time.sleep,
@@ -36,7 +38,7 @@ class RunLock:
 
         Raises Busy naming pid, host and since, BadInput where the file system cannot lock.
         """
-        self._file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        self._file = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
             waited = 0.0
             while not self._try():
@@ -85,9 +87,16 @@ class RunLock:
 
 
 def holder_of(folder: Path) -> dict[str, Any] | None:
-    """Who holds the lock now (pid, host, since), or None. Only looks: probing the lock could make a writer fail."""
+    """Who is at work in the folder now (pid, host, since): its writer, else a command whose writer is not there yet.
+
+    None of neither. Only looks: probing a lock could make a writer fail.
+    """
+    return _holder(folder / NAME) or _holder(folder / COMMAND)
+
+
+def _holder(path: Path) -> dict[str, Any] | None:
     try:
-        file = os.open(folder / NAME, os.O_RDONLY | os.O_NOFOLLOW)
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return None
     try:

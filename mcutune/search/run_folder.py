@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -18,8 +19,9 @@ from mcutune.data.views import FoldData
 from mcutune.domain.combination import Modalities
 from mcutune.domain.objective import scalar
 from mcutune.domain.task import default_metric, metric_named
-from mcutune.errors import BadInput, Problems
+from mcutune.errors import BadInput, Problems, Stopped
 from mcutune.files import checked_name, read_sealed, refuse_links, sealed, write_bytes, write_json
+from mcutune.search.lock import COMMAND, RunLock
 from mcutune.search.records import StudyRow
 from mcutune.search.space import Space, difference
 
@@ -185,3 +187,25 @@ def _manifest(plan: Plan, rows: Sequence[StudyRow]) -> dict[str, Any]:
 def request_stop(folder: Path) -> None:
     """Ask a running search, from any process, to stop; it does so at its packs' next word."""
     write_bytes(folder / STOP, b"")
+
+
+@contextmanager
+def command_at_work(plan: Plan) -> Iterator[None]:
+    """One command a run, from before its place is opened: from then on it can be stopped, and a second one is refused.
+
+    A stop that was asked of an earlier one is forgotten. Raises Busy, BadInput for a name or place that cannot be.
+    """
+    make_folder(plan)
+    lock = RunLock(plan.folder, name=COMMAND, driver=plan.driver, patience=0.0)
+    try:
+        (plan.folder / STOP).unlink(missing_ok=True)
+        yield
+    finally:
+        (plan.folder / STOP).unlink(missing_ok=True)
+        lock.release()
+
+
+def refuse_if_stopped(folder: Path) -> None:
+    """Raises Stopped where the search has been asked to stop."""
+    if (folder / STOP).exists():
+        raise Stopped("the search is stopped", hint="the same command continues")

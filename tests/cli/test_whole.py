@@ -19,7 +19,7 @@ import pytest
 import mcutune
 from mcutune.cli import app as cli
 from mcutune.files import read_json
-from mcutune.search.lock import RunLock
+from mcutune.search.lock import COMMAND, RunLock
 
 SPACE = """
 question: Does a tiny search work?
@@ -124,6 +124,32 @@ def test_a_held_run_is_busy(home: Path, capsys: pytest.CaptureFixture[str]) -> N
     finally:
         lock.release()
     assert str(os.getpid()) in err
+
+
+def test_a_search_that_starts_can_be_stopped_and_a_second_one_is_busy(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = home / "runs" / "starting"
+    folder.mkdir()
+    lock = RunLock(folder, name=COMMAND)
+    try:
+        assert str(os.getpid()) in refused(capsys, 3, *SEARCH, "--name", "starting")
+        assert cli.run(["stop", "starting", "--no-wait"]) == 0
+        assert "asked to stop" in capsys.readouterr().out and (folder / "stop").exists()
+    finally:
+        lock.release()
+    assert cli.run(["stop", "starting"]) == 0
+    assert "not running" in capsys.readouterr().out
+
+
+def test_a_setting_that_no_trial_reads_is_named_once(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "idle.yaml").write_text(
+        "parameters:\n  heads: {role: nuisance, values: [1, 2]}\ntrials: 1\n"
+        "fixed: {epochs: 1, encoder_epochs: 1, encoder_width: 16, width: 32}\n"
+    )
+    assert cli.run([*SEARCH, "--space", "idle.yaml", "--name", "idle"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert "heads, width" in line and "frozen" in line
 
 
 def test_robustness_report_and_export(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

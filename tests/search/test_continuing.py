@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from mcutune.domain.trial import Verdict
-from mcutune.errors import BadInput, Busy, Problems
+from mcutune.errors import BadInput, Busy, Problems, Stopped
 from mcutune.files import read_json
 from mcutune.search import coordinator as coordinator_module
 from mcutune.search.coordinator import Coordinator
 from mcutune.search.ledger import read_ledger
-from mcutune.search.run_folder import BEST, request_stop
+from mcutune.search.lock import holder_of
+from mcutune.search.run_folder import BEST, command_at_work, refuse_if_stopped, request_stop
 from tests.search.simulate import SPACE, FakePack, Play, data_of, plan_of
 from tests.search.words import ONE_SHAPE, Clock, events, lane_of, orders_of, said
 
@@ -82,6 +83,25 @@ def test_a_stop_is_seen_before_any_pack_has_joined(make: Any) -> None:
     request_stop(client.plan.folder)
     assert client.progress().stopped
     assert client.join("a", 2, "node", "cpu") is None
+
+
+def test_a_stop_that_was_asked_before_the_coordinator_is_there_is_obeyed_once(make: Any, tmp_path: Path) -> None:
+    plan = plan_of(tmp_path / "run", ONE_SHAPE)
+    (tmp_path / "run").mkdir(exist_ok=True)
+    request_stop(plan.folder)  # of a command that was killed
+    with command_at_work(plan):
+        refuse_if_stopped(plan.folder)  # no more
+        assert holder_of(plan.folder) is not None
+        with pytest.raises(Busy), command_at_work(plan):
+            pass
+        request_stop(plan.folder)
+        with pytest.raises(Stopped):
+            refuse_if_stopped(plan.folder)
+        client = make()
+        assert client.progress().stopped and client.join("a", 2, "node", "cpu") is None
+        client.close()
+    assert holder_of(plan.folder) is None
+    assert not make().progress().stopped
 
 
 def test_a_time_budget_ends_proposals_and_running_trials_end_well(make: Any) -> None:
