@@ -45,22 +45,19 @@ def robustness(
     verdict is written beside the report as gate.json, and --json prints it instead of the report.
     """
     from mcutune.cli.failures import crashes_go_to
-    from mcutune.cli.runs import refuse_without_winner
     from mcutune.cli.screen import console, plain, say
-    from mcutune.cli.searched import refuse_untrusted, searched
+    from mcutune.cli.searched import refuse_untrusted, searched, selected
     from mcutune.errors import CheckFailed
     from mcutune.files import home
     from mcutune.robustness.equivalence import checked_margin
     from mcutune.robustness.gate import load_gate
     from mcutune.robustness.run import certify
-    from mcutune.robustness.selection import select
 
     if margin is not None:
         checked_margin(margin)
     loaded = load_gate(gate) if gate is not None else None
     out = console(file=sys.stderr if json else None)
-    refuse_without_winner(ckpt, *(against or ()))
-    chosen = select(ckpt, home())
+    chosen = selected(ckpt, against or ())
     folder = home() / "runs" / chosen.run if chosen.run is not None else None
     say(out, plain(f"measuring {chosen.name}, trained on {chosen.table}"))
     refuse_untrusted(chosen, folder)

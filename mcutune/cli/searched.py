@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,16 @@ if TYPE_CHECKING:
     from mcutune.robustness.selection import Selection
     from mcutune.search.records import StudyRecord
     from mcutune.search.space import Parameter
+
+
+def selected(given: str, against: Iterable[str]) -> Selection:
+    """What is to be measured. Raises what select does, and where the run of one of `against` has no winner, too."""
+    from mcutune.cli.runs import refuse_without_winner
+    from mcutune.files import home
+    from mcutune.robustness.selection import select
+
+    refuse_without_winner(given, *against)
+    return select(given, home())
 
 
 def refuse_untrusted(chosen: Selection, folder: Path | None) -> None:
