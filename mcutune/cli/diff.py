@@ -25,22 +25,23 @@ def diff(
 
     Reports that differ in table, rows, folds, protocol or missing patterns are refused by the name of what differs.
     """
+    from mcutune.cli.outputs import checked, write
     from mcutune.cli.render_difference import difference_view
     from mcutune.cli.runs import or_why_not
     from mcutune.cli.screen import console
-    from mcutune.files import home, write_bytes
+    from mcutune.files import home
     from mcutune.robustness.difference_page import render_difference
     from mcutune.robustness.differences import difference
     from mcutune.robustness.equivalence import checked_margin
     from mcutune.robustness.reports import find_report
 
-    if margin is not None:
-        checked_margin(margin)
+    checked("--html", html)
+    checked_margin(margin)
     with or_why_not(a, b):
         reports = find_report(a, home()), find_report(b, home())
     found = difference(*reports, margin)
     if html is not None:
-        write_bytes(html, render_difference(found).encode())
+        write("--html", html, render_difference(found))
     if json:
         print_json(found)
     else:

@@ -27,12 +27,15 @@ def report(
     With --gate the verdict is also written beside the report as gate.json, and --json prints it instead of the report.
     """
     from mcutune.cli.gates import decide_and_write, end_with
+    from mcutune.cli.outputs import checked
     from mcutune.cli.runs import or_why_not
     from mcutune.cli.screen import console
     from mcutune.files import home
     from mcutune.robustness.gate import load_gate
     from mcutune.robustness.reports import find_run_report, read_report
 
+    checked("--latex", latex)
+    checked("--csv", csv)
     loaded = load_gate(gate) if gate is not None else None
     with or_why_not(name):
         path = find_run_report(name, home())
@@ -49,12 +52,12 @@ def report(
 
 
 def _write_tables(content: dict[str, Any], latex: Path | None, csv: Path | None) -> None:
-    from mcutune.files import write_bytes
+    from mcutune.cli.outputs import write
     from mcutune.robustness import written
 
-    for path, make in ((latex, written.latex), (csv, written.csv)):
+    for option, path, make in (("--latex", latex, written.latex), ("--csv", csv, written.csv)):
         if path is not None:
-            write_bytes(path, make(content).encode())
+            write(option, path, make(content))
 
 
 def _make_page(report: Path) -> None:

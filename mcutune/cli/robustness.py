@@ -53,8 +53,7 @@ def robustness(
     from mcutune.robustness.gate import load_gate
     from mcutune.robustness.run import certify
 
-    if margin is not None:
-        checked_margin(margin)
+    checked_margin(margin)
     loaded = load_gate(gate) if gate is not None else None
     out = console(file=sys.stderr if json else None)
     chosen = selected(ckpt, against or ())

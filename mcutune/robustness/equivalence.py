@@ -35,9 +35,9 @@ class Equivalence:
     p_worse: float | None
 
 
-def checked_margin(margin: float) -> float:
-    """Raises BadInput unless 0 < margin, in the metric's own unit, and finite."""
-    if not (math.isfinite(margin) and margin > 0):
+def checked_margin(margin: float | None) -> float | None:
+    """None where there is none. Raises BadInput unless 0 < margin, in the metric's own unit, and finite."""
+    if margin is not None and not (math.isfinite(margin) and margin > 0):
         raise BadInput(f"a margin of {margin} says nothing", hint="a number above 0, such as 0.02")
     return margin
 

@@ -77,7 +77,7 @@ def certify(
     """
     place = home or default_home()
     job = prepare(selection, protocols, place, target, against)
-    job = dataclasses.replace(job, margin=checked_margin(margin) if margin is not None else None)
+    job = dataclasses.replace(job, margin=checked_margin(margin))
     if gate is not None:
         refuse_unfit(gate, job)
     if tell is not None and (replaced := lost(job)) is not None:
@@ -95,9 +95,13 @@ def certify(
         log = log or _open_labels(job)
         labels = _write_data(job, beside)
         write_manifest(beside, {**_manifest_facts(job, facts, log, labels, search), "every_epoch": every})
-    path = job.selection.folder / REPORT
+    return _report(folder, job.selection.folder / REPORT)
+
+
+def _report(evidence: Path, path: Path) -> Entry:
+    """Write the report of evidence. Raises CheckFailed as `certify` does."""
     try:
-        report = rebuild(folder)
+        report = rebuild(evidence)
     except CheckFailed:
         path.unlink(missing_ok=True)  # an older report must not pass for this one; its evidence stays
         raise
