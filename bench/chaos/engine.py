@@ -23,9 +23,10 @@ from bench.rows import Row
 from mcutune.domain.trial import LaneResult, State
 from mcutune.errors import UserError
 from mcutune.files import sha256_file
+from mcutune.search.canonical import ledger_hash
 from mcutune.search.coordinator import Coordinator
 from mcutune.search.ledger import DATABASE, read_ledger
-from mcutune.search.records import LaneRecord, ledger_hash
+from mcutune.search.records import LaneRecord
 from mcutune.search.run_folder import Plan
 from tests.search.simulate import SMALL, SPACE, FakePack, Play, plan_of
 

@@ -33,9 +33,9 @@ from mcutune.robustness.gate import read_verdict
 from mcutune.robustness.reports import read_report
 from mcutune.robustness.selection import select
 from mcutune.search.artefacts import EncoderCache
+from mcutune.search.canonical import canonical_lines
 from mcutune.search.ledger import open_ledger, read_ledger
 from mcutune.search.pack_sizes import Timings
-from mcutune.search.records import canonical_lines
 from mcutune.search.snapshot import Snapshots, read_snapshot
 
 SPACE = """

@@ -140,8 +140,8 @@ def read_evidence_manifest(path: Path, sound: bytes) -> str:
 
 def read_ledger(path: Path, sound: bytes) -> str:
     """Commits that are read are those that were written: the chain says so."""
+    from mcutune.search.canonical import canonical_lines
     from mcutune.search.ledger import read_ledger as read
-    from mcutune.search.records import canonical_lines
 
     records, last = read(path.parent, keep=True)
     expected = corpus.LEDGER_LINES[: 1 + max(last.number - 1, 0)] if last.number else []

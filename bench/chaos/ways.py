@@ -18,9 +18,9 @@ from mcutune.robustness import openings
 from mcutune.robustness.evidence import read_manifest
 from mcutune.robustness.run import certify
 from mcutune.search.artefacts import EncoderCache, checkpoint_folder, drop_checkpoints, write_checkpoints
+from mcutune.search.canonical import canonical_lines
 from mcutune.search.ledger import DATABASE, open_ledger, read_ledger
 from mcutune.search.pack_sizes import Timings
-from mcutune.search.records import canonical_lines
 from mcutune.search.rewind import rewind
 from mcutune.search.run_folder import BEST, MANIFEST, agree, study_row
 from mcutune.search.snapshot import Snapshots, read_snapshot

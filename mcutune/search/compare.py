@@ -21,8 +21,9 @@ from mcutune.domain.trial import LaneId, State
 from mcutune.errors import BadInput
 from mcutune.files import read_json, read_sealed, sealed, whole, write_json
 from mcutune.search.artefacts import checkpoint_folder
+from mcutune.search.canonical import ledger_hash
 from mcutune.search.ledger import read_ledger
-from mcutune.search.records import StudyRecord, TrialRecord, ledger_hash
+from mcutune.search.records import StudyRecord, TrialRecord
 from mcutune.search.run_folder import BEST, MANIFEST, Plan
 from mcutune.search.space import Parameter, Space
 

@@ -17,6 +17,7 @@ from mcutune.domain.combination import Modalities
 from mcutune.domain.objective import scalar
 from mcutune.domain.trial import Failure, LaneEpoch, LaneFailure, LaneId, State, Verdict
 from mcutune.files import canonical_json
+from mcutune.search.canonical import trial_digest
 from mcutune.search.proposals import Proposals, Result, looks_back, oldest_seen
 from mcutune.search.records import (
     EpochRow,
@@ -29,8 +30,8 @@ from mcutune.search.records import (
     TrialRecord,
     TrialRow,
     blob,
-    trial_digest,
 )
+from mcutune.search.reported import unusable
 from mcutune.search.rungs import Absent, Decision, decide, eta_of
 from mcutune.search.space import Space
 from mcutune.training.config import Configuration
@@ -125,7 +126,7 @@ class Study:
         if said.epoch != seen + 1 or said.epoch > due:
             self.failure(_failed(said, Failure.CRASH, f"reported epoch {said.epoch} after {seen}, due until {due}"))
             return
-        problem = self._unusable(said)
+        problem = unusable(said, len(self.measured))
         if problem is not None:
             self.failure(_failed(said, *problem))
             return
@@ -140,17 +141,6 @@ class Study:
             live.differed.add(lane.seed)
             text = f"epoch {said.epoch} of attempt {said.attempt} differs from what was recorded; the first is kept"
             self._put(EventRow("not reproducible", *_key(said.lane), text))
-
-    def _unusable(self, said: LaneEpoch) -> tuple[Failure, str] | None:
-        if not _are_numbers(said.scores, said.probabilities, said.divergences, (said.loss,)):
-            return Failure.METRIC, f"what it measured in epoch {said.epoch} is not a list of numbers"
-        if len(said.scores) != len(self.measured):
-            return Failure.METRIC, f"{len(said.scores)} scores for {len(self.measured)} combinations"
-        if not math.isfinite(said.loss):
-            return Failure.NAN, f"loss {said.loss} in epoch {said.epoch}"
-        if not all(map(math.isfinite, (*said.scores, *said.probabilities, *said.divergences))):
-            return Failure.METRIC, f"not finite in epoch {said.epoch}"
-        return None
 
     def objective(self, scores: tuple[float, ...], configuration: Configuration) -> float:
         """What a lane of this configuration is judged by, of C scores; higher is better."""
@@ -401,10 +391,6 @@ class Study:
 
 def _key(lane: LaneId) -> tuple[str, int, int]:
     return lane.fold, lane.trial, lane.seed
-
-
-def _are_numbers(*vectors: Any) -> bool:
-    return all(isinstance(v, tuple | list) and all(isinstance(number, int | float) for number in v) for v in vectors)
 
 
 def _failed(said: LaneEpoch, failure: Failure, message: str) -> LaneFailure:

@@ -19,11 +19,12 @@ from pydantic import TypeAdapter
 from mcutune.domain.trial import LaneId, State
 from mcutune.files import read_sealed
 from mcutune.search.artefacts import checkpoint_folder
+from mcutune.search.canonical import ledger_hash
 from mcutune.search.ledger import read_ledger
 from mcutune.search.lock import holder_of
 from mcutune.search.pack_sizes import sizes
 from mcutune.search.progress import by_label
-from mcutune.search.records import Records, StudyRecord, TrialRecord, floats, ledger_hash
+from mcutune.search.records import Records, StudyRecord, TrialRecord, floats
 from mcutune.search.run_folder import MANIFEST
 from mcutune.search.rungs import rank_correlation, scouted, widened
 from mcutune.search.snapshot import read_snapshot

@@ -13,9 +13,9 @@ import pytest
 
 from mcutune.cli import app as cli
 from mcutune.files import read_json, sealed, sha256_file, write_json
+from mcutune.search.canonical import ledger_hash
 from mcutune.search.coordinator import Coordinator
 from mcutune.search.ledger import read_ledger
-from mcutune.search.records import ledger_hash
 
 SPACE = """
 parameters:

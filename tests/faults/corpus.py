@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from mcutune.files import canonical_json, sealed, sha256
+from mcutune.search.canonical import canonical_lines
 from mcutune.search.head import HEAD, read_head
 from mcutune.search.ledger import DATABASE, read_ledger
-from mcutune.search.records import canonical_lines
 from tests.search.rows import fill
 from tests.search.simulate import SPACE
 

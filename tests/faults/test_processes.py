@@ -14,9 +14,9 @@ import pytest
 from mcutune.cluster.resources import Capacity, Node, Request, plan
 from mcutune.domain.trial import Failure
 from mcutune.errors import NoResources
+from mcutune.search.canonical import ledger_hash
 from mcutune.search.coordinator import Coordinator
 from mcutune.search.ledger import read_ledger
-from mcutune.search.records import ledger_hash
 from mcutune.training.hardware import gpus
 from tests.cluster import test_worker
 from tests.faults.conftest import NAME, SEARCH, World

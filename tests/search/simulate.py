@@ -17,9 +17,9 @@ from typing import Any
 
 from mcutune.domain.task import Task
 from mcutune.domain.trial import Failure, LaneEpoch, LaneFailure, LaneId, LaneOrder, LaneResult, Orders, Verdict
+from mcutune.search.canonical import ledger_hash
 from mcutune.search.coordinator import Coordinator
 from mcutune.search.ledger import read_ledger
-from mcutune.search.records import ledger_hash
 from mcutune.search.run_folder import Plan
 from mcutune.search.space_file import load_space
 

@@ -15,20 +15,11 @@ from hypothesis import strategies as st
 
 from mcutune.errors import BadInput, Damaged
 from mcutune.search import ledger as ledger_module
+from mcutune.search.canonical import ledger_hash
 from mcutune.search.commits import decoded, encoded
 from mcutune.search.head import Head
 from mcutune.search.ledger import DATABASE, NoSpace, open_ledger, read_ledger
-from mcutune.search.records import (
-    EpochRow,
-    EventRow,
-    LaneRow,
-    Records,
-    Row,
-    RungRow,
-    TrialRow,
-    floats,
-    ledger_hash,
-)  # fmt: skip
+from mcutune.search.records import EpochRow, EventRow, LaneRow, Records, Row, RungRow, TrialRow, floats
 from tests.search.rows import STUDY, fill, trial_rows
 
 

@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 
 from mcutune.errors import Damaged
+from mcutune.search.canonical import ledger_hash
 from mcutune.search.head import HEAD, Head, read_head
 from mcutune.search.ledger import DATABASE, open_ledger, read_ledger
-from mcutune.search.records import (
-    ledger_hash,
-)  # fmt: skip
 from mcutune.search.rewind import rewind
 from tests.search.rows import STUDY, fill, trial_rows
 

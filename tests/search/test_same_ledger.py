@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mcutune.domain.trial import Failure, LaneOrder
 from mcutune.search import proposals
+from mcutune.search.canonical import canonical_trial, ledger_hash, trial_digest
 from mcutune.search.ledger import read_ledger
-from mcutune.search.records import canonical_trial, ledger_hash, trial_digest
 from tests.search.simulate import SPACE, Play, plan_of
 
 

@@ -14,10 +14,10 @@ import torch
 
 from mcutune.domain.pack import Timing
 from mcutune.errors import NoResources
+from mcutune.search.canonical import ledger_hash
 from mcutune.search.coordinator import Coordinator
 from mcutune.search.ledger import read_ledger
 from mcutune.search.pack_sizes import sizes
-from mcutune.search.records import ledger_hash
 from mcutune.search.run_folder import Plan
 from mcutune.search.space_file import load_space
 from mcutune.training import loop, planning
