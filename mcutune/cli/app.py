@@ -17,7 +17,8 @@ from mcutune.cli.failures import ending_signals, guarded
 
 app = typer.Typer(
     name="mcutune",
-    help="Search the hyperparameters of multimodal models on a Ray cluster, and certify the best when sensors fail.",
+    help="Find the settings with which a multimodal model keeps working while sensors fail, and measure how well.\n\n"
+    "To begin: mcutune search --space quick, then mcutune robustness. No GPU and no data of yours are needed.",
     epilog="Everything is kept under MCUTUNE_HOME (else the working folder). Exit codes: 0 done, 1 no usable result, "
     "2 bad input, 3 busy, 4 damaged, 5 resources, 6 stopped and resumable, 7 check failed, 8 inconclusive.",
     no_args_is_help=True,
@@ -26,12 +27,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-app.command("search", short_help="Start, continue or read a search.")(search.search)
+app.command("search", short_help="Search settings; the same command continues or shows it.")(search.search)
 app.command("status", short_help="How far searches are, and what they found.")(status.status)
 app.command("stop", short_help="Stop a running search; it can be continued.")(stop.stop)
-app.command("robustness", short_help="Measure the best models with modalities missing.")(robustness.robustness)
-app.command("compare", short_help="Train what the winners of a run are compared with.")(compare.compare)
-app.command("report", short_help="Show the robustness report of a run again.")(report.report)
+app.command("robustness", short_help="Measure the best models while modalities are missing.")(robustness.robustness)
+app.command("compare", short_help="Train simpler models to compare the winners with.")(compare.compare)
+app.command("report", short_help="Show a robustness report again; write its tables.")(report.report)
 app.command("diff", short_help="Compare two reports, paired on the same rows.")(diff.diff)
 app.command("export", short_help="Write a model into a folder for use elsewhere.")(export.export)
 app.add_typer(data.app, name="data")

@@ -39,6 +39,9 @@ def guarded(work: Callable[[], int], *, debug: bool, crash_folder: Callable[[], 
     except UserError as error:
         return _told(error, debug)
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # of typer: its message is the help
+            print(error.format_message())  # type: ignore[attr-defined]
+            return 0
         if hasattr(error, "format_message"):  # usage errors of typer, whose class has moved between its versions
             return _usage(error)
         known = foreseen(error)

@@ -13,9 +13,10 @@ Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of a live vi
 # Where training runs, and in how many packs of which size: of `search` and `compare`.
 Place = Annotated[str | None, typer.Option(help="process (no Ray), local (a Ray of its own; the default), cluster.")]
 Address = Annotated[str | None, typer.Option(help="An existing Ray cluster: auto, or HOST:PORT of its head.")]
-Packs = Annotated[int | None, typer.Option(min=1, help="Packs at once; else as many as fit.")]
+Packs = Annotated[int | None, typer.Option(min=1, help="Packs (processes that train) at once; else as many as fit.")]
 Lanes = Annotated[
-    int | None, typer.Option(min=1, help="Lanes of a pack; else measured (one worker a pack) or all that are of use.")
+    int | None,
+    typer.Option(min=1, help="Lanes (trial and seed) that a pack trains at once; else measured, or all of use."),
 ]
 CpusPerPack = Annotated[int, typer.Option(min=1, help="CPUs of a pack, all its workers together.")]
 WorkersPerPack = Annotated[int, typer.Option(min=1, help="Data-parallel workers of a pack.")]

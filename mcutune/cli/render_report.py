@@ -60,7 +60,7 @@ def _facts(report: dict[str, Any]) -> Text:
     confidence = report["provenance"]["statistics"]["confidence"]
     return plain(
         f"{data['measured']:,} of {data['rows']:,} rows measured, {count(data['groups'], data['group'])}, "
-        f"{count(len(winners), 'fold')}, {count(seeds, 'seed')}. Ranges: {confidence:.0%}, "
+        f"{count(len(winners), 'fold')}, {count(seeds, 'seed')}. Beside each value its {confidence:.0%} interval: "
         f"{report['measurements'][0]['interval']}. Test labels opened {count(opened, 'time')}.",
         "dim",
     )

@@ -25,16 +25,19 @@ def search(
         str, typer.Option(help="A space: a YAML file, or one that ships: quick, ranks, beta, dpft, sensors, full.")
     ],
     data: Annotated[str | None, typer.Option(help="A dataset; else `data:` of the space, else planted.")] = None,
-    fold: Annotated[str | None, typer.Option(help="Search one fold; the first if neither is given.")] = None,
-    folds: Annotated[str | None, typer.Option(help="`all`: an independent study a fold, in one run.")] = None,
+    fold: Annotated[str | None, typer.Option(help="Search one fold; the first if not even --folds is given.")] = None,
+    folds: Annotated[str | None, typer.Option(help="`all`: every fold searched by itself, in one run.")] = None,
     name: Annotated[str | None, typer.Option(help="The run; else SPACE-DATA. A run of that name is continued.")] = None,
     trials: Annotated[int | None, typer.Option(help="Trials a fold; else those of the space.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Lanes a trial; else those of the space.")] = None,
-    budget: Annotated[str | None, typer.Option(help="When proposals stop: 30m, 2h, 1d, 2gpu-h.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds to train each trial with; else those of the space.")] = None,
+    budget: Annotated[str | None, typer.Option(help="When to stop proposing trials: 30m, 2h, 1d, 2gpu-h.")] = None,
     objective: Annotated[
-        str | None, typer.Option(help="mean, worst, area, cvar(0.25); else that of the space.")
+        str | None,
+        typer.Option(help="What is maximised: mean, worst, area, cvar(0.25); else that of the space."),
     ] = None,
-    normalisation: Annotated[str | None, typer.Option(help="train, group or none; else that of the data.")] = None,
+    normalisation: Annotated[
+        str | None, typer.Option(help="Scaling of features: train, group, none; else that of the data.")
+    ] = None,
     place: Place = None,
     address: Address = None,
     packs: Packs = None,
@@ -45,7 +48,7 @@ def search(
     fork: Annotated[str | None, typer.Option(help="With a changed space: a new run of this name.")] = None,
     accept_change: AcceptChange = False,
     keep_checkpoints: Annotated[
-        str, typer.Option(help="Of ended trials, a fold: best, the N best, or all; trial 0's always stay.")
+        str, typer.Option(help="Which trials' checkpoints stay, a fold: best, the N best, or all; trial 0's always do.")
     ] = "10",
     json: Json = False,
     plain: Plain = False,

@@ -10,6 +10,13 @@ from mcutune.robustness.equivalence import in_words
 Entry = dict[str, Any]
 
 _TITLES = {"wa": "WA", "ua": "UA", "f1": "F1", "acc2": "ACC2", "f1_nonzero": "F1", "mae": "MAE", "pearson": "r"}
+_MEANINGS = {
+    "wa": "WA is the share of rows that are right",
+    "ua": "UA is the mean of the classes' recalls",
+    "f1": "F1 is weighted by the classes' rows",
+    "mae": "MAE is the mean absolute error, lower is better",
+    "pearson": "r is Pearson's correlation",
+}
 _LARGE_LOSS = 0.10  # of a fraction: a combination that loses more than this is named
 _NAMED = 4  # combinations
 
@@ -53,7 +60,16 @@ def _fares(report: Entry, mine: list[Entry], model: str) -> str:
     mean = next((s for s in report["summaries"] if s["name"] == "mean_all" and _same(s, top)), None)
     if mean:
         text += f"; on average over the {mean['over']} combinations it reaches {value_text(mean)}"
-    return f"{text}."
+    return f"{text}.{_explained(report, top)}"
+
+
+def _explained(report: Entry, one: Entry) -> str:
+    """What the metric is, and what the brackets hold, for who reads this first."""
+    parts = [_MEANINGS[one["metric"]]] if one["metric"] in _MEANINGS else []
+    if one["low"] is not None:
+        confidence = report["provenance"]["statistics"]["confidence"]
+        parts.append(f"brackets hold the {confidence:.0%} interval")
+    return f" ({'; '.join(parts)}.)" if parts else ""
 
 
 def _headline(report: Entry, mine: list[Entry]) -> tuple[Entry, str]:
@@ -84,12 +100,16 @@ def _against(report: Entry, full: Entry) -> str:
     if found is None:
         return ""
     gap = METRICS[found["metric"]].signed(found["difference"])
-    shown = f"{abs(gap):.3f} {'better' if gap >= 0 else 'worse'} than {found['reference']}"
+    shown = f"{abs(gap):.3f} {'better' if gap >= 0 else 'worse'} than {_called(found['reference'])}"
     kept = f", {in_words(found['margin'])}" if found.get("margin") else ""
     if found["p_holm"] < 0.05:
         return f", {shown} (adjusted p = {found['p_holm']:.3f}){kept}"
     least = f"; {found['detectable']:.3f} would have been found" if found["detectable"] else ""
     return f", {shown}, not more than chance explains (adjusted p = {found['p_holm']:.2f}{least}){kept}"
+
+
+def _called(reference: str) -> str:
+    return f"{reference} (the paper's default)" if reference.endswith(":0") else reference
 
 
 def _signed(one: Entry) -> float:

@@ -72,6 +72,15 @@ def test_version_and_help_of_every_command(capsys: pytest.CaptureFixture[str]) -
         assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("group", [[], ["data"], ["data", "import"], ["data", "make"]])
+def test_a_command_that_is_not_named_shows_which_there_are(group: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(group) == 0
+    alone = capsys.readouterr()
+    assert alone.err == "" and "\\n" not in alone.out and alone.out.startswith("Usage: mcutune")
+    assert cli.run([*group, "--help"]) == 0
+    assert capsys.readouterr().out == alone.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [

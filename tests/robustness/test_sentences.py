@@ -33,6 +33,7 @@ def test_all_protocols(report: dict[str, Any]) -> None:
     full = next(m for m in report["measurements"] if (m["combination"], m["metric"]) == ("audio+text+context", "ua"))
     assert f"UA {full['value']:.3f} [{full['low']:.3f}, {full['high']:.3f}] on 5,531 test rows of 10 speakers" in fares
     assert "on average over the 7 combinations" in fares
+    assert fares.endswith("(UA is the mean of the classes' recalls; brackets hold the 95% interval.)")
     assert "than ranks-iemocap:0" in fares
     assert breaks.startswith("It is weakest with only audio: UA ")
     assert "below audio+text+context" in breaks
@@ -66,13 +67,12 @@ def test_guessing_is_called_guessing(report: dict[str, Any]) -> None:
 def test_a_clear_difference_is_called_so(report: dict[str, Any]) -> None:
     for one in report["comparisons"]:
         one.update(difference=0.05, p_holm=0.01)
-    assert "0.050 better than ranks-iemocap:0 (adjusted p = 0.010)" in sentences(report)[0]
+    assert "0.050 better than ranks-iemocap:0 (the paper's default) (adjusted p = 0.010)" in sentences(report)[0]
     for one in report["comparisons"]:
         one.update(difference=-0.004, p_holm=0.4, detectable=0.012)
     said = sentences(report)[0]
-    assert (
-        "0.004 worse than ranks-iemocap:0, not more than chance explains (adjusted p = 0.40; 0.012 would have" in said
-    )
+    assert "0.004 worse than ranks-iemocap:0 (the paper's default), not more than chance explains" in said
+    assert "(adjusted p = 0.40; 0.012 would have" in said
 
 
 def test_the_widest_combinations_stand_for_those_inside() -> None:
