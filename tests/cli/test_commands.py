@@ -73,7 +73,7 @@ def test_version_and_help_of_every_command(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize("group", [[], ["data"], ["data", "import"], ["data", "make"]])
-def test_a_command_that_is_not_named_shows_which_there_are(group: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_without_a_name_shows_what_there_is(group: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(group) == 0
     alone = capsys.readouterr()
     assert alone.err == "" and "\\n" not in alone.out and alone.out.startswith("Usage: mcutune")
