@@ -34,15 +34,27 @@ def watch(folder: Path) -> subprocess.Popen[bytes]:
 def those_of(folder: str) -> list[int]:
     """The processes that have a file below the folder open, but this one and the one that started it.
 
-    Each of Ray's has its logs there. Their titles and environments say nothing: Ray writes over them.
+    Each of Ray's has its logs there. Their titles and environments say nothing: Ray writes over them. Who has the
+    folder's lock open is a search: its own, or the next one, which clears away what a killed one has left.
     """
     found = []
     spared = (os.getpid(), os.getppid())
     for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            targets = (str(descriptor.readlink()) for descriptor in (entry / "fd").iterdir())
-            if any(target.startswith(f"{folder}/") for target in targets) and int(entry.name) not in spared:
-                found.append(int(entry.name))
+        targets = _open_files(entry)
+        below = any(target.startswith(f"{folder}/") for target in targets)
+        searching = any(target.startswith(f"{folder}/lock") for target in targets)
+        if below and not searching and int(entry.name) not in spared:
+            found.append(int(entry.name))
+    return found
+
+
+def _open_files(process: Path) -> list[str]:
+    """What the descriptors of /proc/PID stand for; those that go meanwhile are left out."""
+    found: list[str] = []
+    with contextlib.suppress(OSError):
+        for descriptor in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.append(str(descriptor.readlink()))
     return found
 
 

@@ -30,11 +30,15 @@ class FakeProgress:
 
 @dataclass
 class FakeCoordinator:
-    """`lanes` lanes of `epochs` epochs. `fail_after`: a UserError in the advance after that many finished lanes."""
+    """`lanes` lanes of `epochs` epochs. `fail_after`: a UserError in the advance after that many finished lanes.
+
+    `together`: none is handed out before so many packs are there.
+    """
 
     lanes: int = 8
     epochs: int = 3
     fail_after: int | None = None
+    together: int = 1
     marker: Path | None = None
     stopped: bool = False
     counted: int = 0
@@ -80,7 +84,8 @@ class FakeCoordinator:
                 self.finished[result.lane] = result.attempt
         verdicts = {e.lane: Verdict.FINISH if e.epoch >= self.epochs else Verdict.CONTINUE for e in epochs}
         start = []
-        while places > len(held) and self.waiting and not self.stopped:
+        there = len(self.packs) >= self.together
+        while there and places > len(held) and self.waiting and not self.stopped:
             lane = self.waiting.pop(0)
             held[lane] = self.attempts[lane] = self.attempts.get(lane, 0) + 1
             start.append(LaneOrder(lane, held[lane], {}, self.epochs))

@@ -30,15 +30,16 @@ def test_killed_at_random_instants(tmp_path: Path) -> None:
 
 
 @needs_strace
-def test_a_search_killed_at_system_calls(tmp_path: Path) -> None:
+def test_02_a_search_killed_at_system_calls(tmp_path: Path) -> None:
     found = engine.at_every_call(tmp_path, SEED, most=25)
     assert found.problems == [] and found.kills >= 15
 
 
 @needs_strace
 @pytest.mark.parametrize("way", ways(), ids=lambda way: way.name)
-def test_ways_to_the_disk(tmp_path: Path, way: crashes.Way) -> None:
-    found = crashes.campaign(tmp_path, SEED, most=4, chosen=(way,))
+def test_02_ways_to_the_disk(tmp_path: Path, way: crashes.Way) -> None:
+    """A commit at every system call that it makes, the others at some."""
+    found = crashes.campaign(tmp_path, SEED, most=None if way.name == "ledger, a commit" else 4, chosen=(way,))
     assert found.problems == [] and found.faults.total() > 3
 
 

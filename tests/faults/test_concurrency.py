@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.scale import Played, resident, time_commits
+from mcutune.cluster import warden
 from mcutune.domain.trial import Failure, LaneEpoch, LaneFailure, LaneId, LaneOrder, State
 from mcutune.errors import Busy
 from mcutune.search import lock as lock_module
@@ -95,6 +96,28 @@ def test_60_a_pid_that_is_used_again(tmp_path: Path) -> None:
     started = lock_module._started(os.getpid())
     (tmp_path / lock_module.NAME).write_text(content.replace(f'"{started}"', '"1"'))
     assert holder_of(tmp_path) is None
+
+
+def test_60_who_clears_a_killed_search_away_is_not_ended_with_it(tmp_path: Path) -> None:
+    """The next search looks into the folder of a killed one's Ray while a warden ends whatever is left in there."""
+    for name in ("lock", "log"):
+        (tmp_path / name).touch()
+
+    def hold(*names: str) -> None:
+        files = [(tmp_path / name).open() for name in names]
+        (tmp_path / f"{names[0]} is open").touch()
+        time.sleep(600)
+        assert files
+
+    left, searching = forked(lambda: hold("log")), forked(lambda: hold("lock", "log"))
+    try:
+        while not all((tmp_path / f"{name} is open").exists() for name in ("lock", "log")):
+            time.sleep(0.001)
+        assert warden.those_of(str(tmp_path)) == [left]
+    finally:
+        for pid in (left, searching):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def test_61_more_trials_than_configurations(make: Any, tmp_path: Path, fresh: World) -> None:

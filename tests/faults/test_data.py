@@ -42,7 +42,7 @@ class _Gadget:
 
 
 def test_47_the_label_pickles_of_the_literature(tmp_path: Path) -> None:
-    """Their forms; the files themselves are read by tests/data/test_real_data.py where somebody has them."""
+    """Their forms, opcode by opcode; the files themselves may not be shipped."""
     test_label_pickle.test_the_form_of_iemocap(tmp_path)
     for number, protocol in test_label_pickle.FORMS[1::3]:
         test_label_pickle.test_the_form_of_mosi_with_the_four_numpy_names(tmp_path, number, protocol)

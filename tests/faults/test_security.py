@@ -159,14 +159,19 @@ def test_69_error_texts_of_trials(make: Any) -> None:
     assert "[red]x[/]" in shown.get() and not {"\u202e"} & set(shown.get()) and "\x1b[2J" not in shown.get()
 
 
-def test_70_no_network(fresh: World) -> None:
-    """A name space of its own without any interface that is up, not even the loopback."""
+def alone() -> tuple[str, ...]:
+    """The prefix of a command in a name space of its own without any interface that is up, not even the loopback."""
     prefix = ("unshare", "--net") if os.geteuid() == 0 else ("unshare", "--net", "--map-root-user")
     if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no name spaces here")
-    for command in (SEARCH, ("robustness", "--ckpt", NAME, "--protocol", "fixed"), ("doctor",)):
-        process = fresh.shell(*command, prefix=prefix)
-        _, err = process.communicate(timeout=180)
+    return prefix
+
+
+def test_70_no_network(fresh: World) -> None:
+    made = ("robustness", "--ckpt", NAME, "--protocol", "fixed", "--protocol", "random")
+    for command in (SEARCH, made, ("report", NAME), ("doctor",)):
+        process = fresh.shell(*command, prefix=alone())
+        _, err = process.communicate()
         assert process.returncode == 0, err
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import stat
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -13,10 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mcutune.cluster import connect
 from mcutune.cluster.place import Place
-from tests.faults.test_security import NOBODY
+from tests.faults.test_security import NOBODY, alone
 from tests.ray import test_search_on_ray
+from tests.ray.conftest import ROOT, patience
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -32,15 +34,32 @@ def test_64_nothing_answers_without_the_token(place: Place, path: str) -> None:
             request = urllib.request.Request(f"{place.dashboard}{path}", headers=headers, method=method)
             request.data = b"{}" if method in ("POST", "PUT") else None
             with pytest.raises(urllib.error.HTTPError) as refused:
-                urllib.request.urlopen(request, timeout=10)
+                urllib.request.urlopen(request, timeout=patience(60))
             assert refused.value.code in (401, 403, 404, 405), (method, headers)
             if method == "GET":
                 assert refused.value.code in (401, 403)
 
 
-def test_64_an_environment_that_turns_tokens_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A local Ray sets the mode itself, whatever the environment says."""
-    assert connect.LOCAL["RAY_AUTH_MODE"] == "token"
+LOOPBACK_UP = """\
+import fcntl, os, socket, struct, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def test_70_a_search_on_ray_without_network(tmp_path: Path) -> None:
+    """A name space whose only interface is the loopback; also, somebody has turned tokens off there (row 64)."""
+    around = {**os.environ, "RAY_ADDRESS": "", "RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": "known to all"}
+    process = subprocess.Popen(
+        [*alone(), sys.executable, "-c", LOOPBACK_UP, "-m", "tests.ray.searching", "local", str(tmp_path), "8", "1"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env=around,
+    )  # fmt: skip
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    begun, *_, last = map(json.loads, out.splitlines())
+    assert last["done"] and last["finished"] == 8
+    assert len(begun["auth"]) == 2 and set(begun["auth"]) <= {401, 403}
 
 
 def test_65_every_port_is_on_this_machine_only(place: Place) -> None:
