@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,4 +106,8 @@ def fresh(world: World) -> World:
     return world
 
 
-Check = Callable[[], bool]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A minute on a machine at rest may be ten on a busy one, and no test here ends by waiting for too long."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(900))

@@ -60,7 +60,7 @@ def test_59_two_takers_of_one_lock_fifty_times(tmp_path: Path) -> None:
 def test_59_two_searches_in_the_same_second(fresh: World) -> None:
     """As commands. The second is told who works; or comes so late that it finds the result."""
     searches = [fresh.shell(*SEARCH, "--trials", "12") for _ in range(2)]
-    ends = [(process.communicate(timeout=120), process.returncode) for process in searches]
+    ends = [(process.communicate(), process.returncode) for process in searches]
     codes = sorted(code for _, code in ends)
     assert codes in ([0, 3], [0, 0]), ends
     for (_, err), code in ends:
@@ -85,7 +85,7 @@ def test_60_a_lock_of_a_killed_process(tmp_path: Path, monkeypatch: pytest.Monke
     start = time.monotonic()
     assert holder_of(tmp_path) is None, "the file still names it"
     RunLock(tmp_path, patience=0.0).release()
-    assert time.monotonic() - start < 1.0
+    assert time.monotonic() - start < patience(1)
 
 
 def test_60_a_pid_that_is_used_again(tmp_path: Path) -> None:

@@ -71,10 +71,10 @@ def test_40_alias_bombs(fresh: World) -> None:
     lines = [f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]" for a, b in zip(letters, letters[1:], strict=False)]
     merges = [f"{b}: &{b} {{<<: [{','.join([f'*{a}'] * 9)}]}}" for a, b in zip(letters, letters[1:], strict=False)]
     for bomb in (["a: &a [x]", *lines], ["a: &a {x: 1}", *merges]):
-        start = time.monotonic()
+        start = time.process_time()
         with pytest.raises(BadInput, match="anchor"):
             strict_yaml.load("\n".join(bomb))
-        assert time.monotonic() - start < 0.1
+        assert time.process_time() - start < 0.1
         assert "anchor" in space(fresh, "\n".join(bomb))
 
 
@@ -85,9 +85,9 @@ def test_40_alias_bombs(fresh: World) -> None:
     ids=["lists", "maps", "digits", "2 MB", "1 MB flat", "keys"],
 )  # fmt: skip
 def test_41_too_deep_too_long_too_large(fresh: World, text: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     space(fresh, text)
-    assert time.monotonic() - start < 2.0
+    assert time.process_time() - start < 2.0
 
 
 def test_42_python_tags(fresh: World) -> None:

@@ -88,7 +88,7 @@ def test_05_a_pack_that_is_stopped_beyond_its_lease(tmp_path: Path) -> None:
 
 
 def _answer(client: Coordinator, pipe: connection.Connection) -> None:
-    assert pipe.poll(20)
+    assert pipe.poll(200)
     method, arguments = pipe.recv()
     pipe.send(getattr(client, method)(*arguments))
 

@@ -20,7 +20,7 @@ from mcutune.cluster.resources import Plan
 from mcutune.errors import NoResources, UserError
 from mcutune.search.runner import Job, run_search
 from tests.cluster.fake_search import fake_snapshot
-from tests.ray.conftest import eventually, fake_job, packs, workers_of
+from tests.ray.conftest import eventually, fake_job, packs, patience, workers_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -55,7 +55,7 @@ def fake_search(job: Job, place: Place, plan: Plan, watch: Callable[[Any], None]
 
 
 def scrape(place: Place) -> str:
-    with urllib.request.urlopen(place.metrics[0], timeout=5) as answer:
+    with urllib.request.urlopen(place.metrics[0], timeout=patience(30)) as answer:
         return answer.read().decode()
 
 
@@ -63,7 +63,7 @@ def ask(place: Place, path: str, token: str | None) -> Any:
     request = urllib.request.Request(f"{place.dashboard}{path}")
     if token is not None:
         request.add_header("Authorization", f"Bearer {token}")
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=patience(30)) as answer:
         return json.loads(answer.read())
 
 
