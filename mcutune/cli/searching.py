@@ -149,9 +149,8 @@ def _folds(table: Table, asked: Asked) -> tuple[str, ...]:
     if asked.fold is None:
         return there[:1]
     if asked.fold not in there:
-        raise BadInput(
-            f"dataset {inert(table.manifest.name)} has no fold {asked.fold!r}", hint=f"valid: {', '.join(there)}"
-        )
+        valid = f"valid: {', '.join(there)}; --folds all searches every one"
+        raise BadInput(f"dataset {inert(table.manifest.name)} has no fold {asked.fold!r}", hint=valid)
     return (asked.fold,)
 
 

@@ -158,7 +158,7 @@ def test_bad_spaces_are_refused_with_what_and_where(
     [
         (["search", "--space", "quikc"], ["quikc", "did you mean quick", "ranks"]),
         (["search", "--space", "quick", "--data", "palnted"], ["palnted"]),
-        (["search", "--space", "quick", "--fold", "9"], ["9", "valid: 1, 2, 3, 4, 5"]),
+        (["search", "--space", "quick", "--fold", "9"], ["9", "valid: 1, 2, 3, 4, 5; --folds all"]),
         (["search", "--space", "quick", "--fold", "1", "--folds", "all"], ["--fold", "--folds"]),
         (["search", "--space", "quick", "--objective", "meen"], ["meen", "mean"]),
         (["search", "--space", "quick", "--budget", "soon"], ["soon", "2h"]),
