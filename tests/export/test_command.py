@@ -23,6 +23,7 @@ from mcutune.robustness.selection import select
 from tests.export.models import KINDS
 from tests.robustness.test_real_models import train_run
 from tests.robustness.worlds import make_table
+from tests.schemas import CARD, hold
 
 GOOD = {"audio": np.ones((2, 5)), "text": np.ones((2, 7))}
 
@@ -61,6 +62,7 @@ def test_the_whole_command_with_onnx(home: Path, tmp_path: Path, capsys: pytest.
     np.testing.assert_allclose(logits, said.logits, atol=1e-4)
     np.testing.assert_allclose(probabilities, said.probabilities, atol=1e-4)
     card = read_json(target / "card.json")
+    hold(card, CARD)
     assert card["onnx"]["largest"] < card["onnx"]["bound"] == 1e-4
     assert str(home) not in (target / "README.md").read_text() + json.dumps(card)
     before = (target / "card.json").read_bytes()
@@ -77,6 +79,7 @@ def test_one_seed_without_onnx_into_the_home(home: Path, capsys: pytest.CaptureF
     assert cli.run(["export", "run:0", "--fold", "0", "--seed", "1", "--no-onnx", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["folder"] == str(home / "exports" / "run-0-fold-0-seed-1")
+    hold(said["card"], CARD)
     assert said["card"]["onnx"] == {"file": None, "reason": "it was not asked for"}
     assert left(Path(said["folder"])) == ["README.md", "SHA256SUMS", "card.json", "seed-1"]
     assert mcutune.load(said["folder"]).seeds == (1,)
@@ -155,6 +158,7 @@ def test_refit_trains_on_every_row_and_says_that_it_was_never_measured(
     monkeypatch.setenv("MCUTUNE_HOME", str(tmp_path))
     assert cli.run(["export", "run", "--refit", "--no-onnx", "--to", str(tmp_path / "model")]) == 0
     card = read_json(tmp_path / "model" / "card.json")
+    hold(card, CARD)
     assert card["trained_on"]["fold"] == "all"
     assert card["refit"]["rows"] == table.labelled.sum()
     assert card["refit"]["folds"] == ["0", "2"]

@@ -24,6 +24,7 @@ from tests.export.models import KINDS
 from tests.robustness.test_certify import evidence
 from tests.robustness.test_real_models import train_run
 from tests.robustness.worlds import make_table
+from tests.schemas import CARD, hold
 
 NAMES = ("audio", "text", "video")
 GOOD = {"audio": np.ones((2, 5)), "text": np.ones((2, 7)), "video": np.ones((2, 4))}
@@ -210,6 +211,7 @@ def test_the_card_says_what_was_trained_and_measured(home: Path, tmp_path: Path)
     report = certify("run", ["fixed"], home=home)
     export(chosen(select("run", home), "2", None), tmp_path / "model", onnx=False)
     card = json.loads((tmp_path / "model" / "card.json").read_text())
+    hold(card, CARD)
     assert card["robustness"]["sentences"] == report["summary"]
     assert report["summary"][2] in card["not_for"]
     mine = [one for one in report["measurements"] if one["model"] == "run"]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +22,7 @@ from mcutune.robustness.run import certify
 from tests.robustness.made_reports import HOSTILE
 from tests.robustness.test_html import Parsed
 from tests.robustness.worlds import load_fake, make_run, make_table
+from tests.schemas import DIFFERENCE, hold
 
 Entry = dict[str, Any]
 RANDOM = Path(__file__).parents[2] / "eval_protocols" / "random.yaml"
@@ -53,7 +55,9 @@ def found(home: Path) -> Entry:
 
 
 def diff(home: Path, a: str, b: str, margin: float | None = None) -> Entry:
-    return difference(find_report(a, home), find_report(b, home), margin)
+    found = difference(find_report(a, home), find_report(b, home), margin)
+    hold(found, DIFFERENCE)
+    return found
 
 
 def test_against_trial_0_it_says_what_the_report_says(home: Path) -> None:
@@ -210,3 +214,11 @@ def test_names_on_the_page_are_never_obeyed(found: Entry, bad: str) -> None:
     made = render_difference(document)
     assert Parsed(made).shape == plain.shape
     assert all(c.isprintable() or c == "\n" for c in made)
+
+
+@pytest.mark.parametrize("part", ["cells", "overall"])
+def test_the_schema_lets_nothing_else_pass(found: Entry, part: str) -> None:
+    first, *rest = found[part]
+    for spoilt in ({**first, "more": 1}, {**first, "p": 2}, {key: one for key, one in first.items() if key != "low"}):
+        with pytest.raises(jsonschema.ValidationError):
+            hold({**found, part: [spoilt, *rest]}, DIFFERENCE)

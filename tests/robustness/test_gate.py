@@ -22,6 +22,7 @@ from tests.reference.report_twin import fixed_value
 from tests.robustness.made_reports import HOSTILE
 from tests.robustness.test_html import Parsed
 from tests.robustness.worlds import load_fake, make_run, make_table
+from tests.schemas import GATE, hold
 
 Entry = dict[str, Any]
 FULL = "audio+text+video"
@@ -47,7 +48,9 @@ def gate_file(tmp_path: Path, *conditions: str) -> str:
 def decided(home: Path, tmp_path: Path, *conditions: str, run: str = "run") -> Entry:
     found = find_report(run, home)
     assert found.report is not None
-    return decide(load_gate(gate_file(tmp_path, *conditions)), found.report, found.evidence, "0" * 64)
+    verdict = decide(load_gate(gate_file(tmp_path, *conditions)), found.report, found.evidence, "0" * 64)
+    hold(sealed(verdict), GATE)
+    return verdict
 
 
 def measurement(home: Path, **where: Any) -> Entry:
@@ -220,6 +223,7 @@ def test_the_exit_code_is_the_outcome(
     assert "ua audio at least" in out and word in err and err.count("\n") == (code != 0)
     path = home / "runs" / "run" / "robustness" / "report.json"
     verdict = read_verdict(path)
+    hold(verdict, GATE)
     assert verdict is not None and verdict["report"]["sha256"] == sha256_file(path)
     assert "Gate <bdi>floor</bdi>, version 1" in (path.with_name("report.html")).read_text()
     assert rebuild(find_report("run", home).evidence) == json.loads(path.read_text())
