@@ -144,9 +144,9 @@ def _acknowledges_first() -> contextlib.AbstractContextManager[Any]:
 
         return write
 
-    def closing(self: Ledger) -> None:
+    def closing(self: Ledger, **options: Any) -> None:
         flush()
-        close(self)
+        close(self, **options)
 
     changes = ((ledger, "insert", later("insert")), (Head, "write", later("head")), (Ledger, "close", closing))
     return _patched(*changes)
