@@ -39,8 +39,11 @@ LOCAL = {
     "RAY_memory_monitor_refresh_ms": "0",  # its kill would end Tune; memory is bounded in the worker
     "RAY_metrics_report_interval_ms": "2000",
     "RAY_DISABLE_IMPORT_WARNING": "1",
+}
+ONE_NODE = {
     # On a machine that other work starves, all of Ray may be late by minutes. Its own remedies, to end its processes
     # and this one, with code 1 and no word, would end the search; what has really died is seen by search.runner.Pulse.
+    # With more nodes than one these would be wrong: Ray would go on placing workers on a node that has died.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "1800",
     "RAY_health_check_timeout_ms": "600000",
     "RAY_health_check_failure_threshold": "20",
@@ -69,7 +72,7 @@ def connect(address: str | None = None, *, cpus: int | None = None, gpus: int | 
 @contextlib.contextmanager
 def _local(folder: Path, cpus: int | None, gpus: int | None) -> Iterator[Place]:
     token = new_token(folder)
-    values = {**SETTINGS, **LOCAL, "RAY_AUTH_TOKEN_PATH": str(token)}
+    values = {**SETTINGS, **LOCAL, **ONE_NODE, "RAY_AUTH_TOKEN_PATH": str(token)}
     without = ("RAY_AUTH_TOKEN", "RAY_ADDRESS")
     with (
         _warden(folder),
