@@ -54,9 +54,12 @@ def _refuse_without_winner(given: str) -> None:
     name = given.partition(":")[0]
     if name not in run_names() or (home() / "runs" / name / BEST).exists():
         return
-    state = summarise(home() / "runs" / name).state
+    found = summarise(home() / "runs" / name)
+    state = found.state
     if state == "running":
         raise Busy(f"run {name} is being searched", hint="wait until it has finished, or `mcutune stop` it")
     if state != "finished":
         raise BadInput(f"run {name} has not finished", hint="the same `mcutune search` command continues it")
+    if found.winners:
+        raise BadInput(f"{BEST} of run {name} is gone", hint="the same `mcutune search` command writes it again")
     raise NoResult(f"run {name} ended without a winner", hint=f"`mcutune status {name}` says why its trials failed")

@@ -160,7 +160,7 @@ def test_what_cannot_be_compared_is_refused_in_a_line(
     run = home / "runs" / RUN
     (run / "best.json").rename(run / "kept.json")
     try:
-        assert "has not finished" in refused(capsys, 2, *COMPARE)
+        assert "best.json of run tiny-small is gone" in refused(capsys, 2, *COMPARE)
     finally:
         (run / "kept.json").rename(run / "best.json")
     best = (run / "best.json").read_text(encoding="utf-8")

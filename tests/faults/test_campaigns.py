@@ -86,6 +86,7 @@ def test_a_reader_that_runs_code_is_seen(canary: Path, monkeypatch: pytest.Monke
     (canary / "canary").unlink()
 
 
+@pytest.mark.long  # also in `make chaos`
 @needs_strace
 @pytest.mark.parametrize("mutant", mutants.mutants(), ids=lambda mutant: mutant.name)
 def test_an_engine_with_a_mistake_is_caught(tmp_path: Path, mutant: mutants.Mutant) -> None:
