@@ -39,7 +39,7 @@ class Row:
     goal: str = ""
     met: bool | None = None
     note: str = ""
-    command: str = field(default_factory=lambda: "python -m bench " + " ".join(sys.argv[1:]))
+    command: str = field(default_factory=lambda: command_line())
 
 
 def median_seconds(work: Callable[[], object], repeats: int = 5, warm: int = 1) -> float:
@@ -64,6 +64,13 @@ def alternating_seconds(works: dict[str, Callable[[], object]], repeats: int = 5
             if turn >= warm:
                 times[name].append(time.perf_counter() - begun)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def command_line() -> str:
+    """The command that runs, as it can be given again."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    module = spec.name.removesuffix(".__main__") if spec is not None else "bench"
+    return " ".join(["python", "-m", module, *sys.argv[1:]])
 
 
 def surroundings(device: str = "cpu") -> dict[str, object]:
