@@ -83,7 +83,7 @@ _SECTIONS = {
         "fixed",
     ),
     "rate_shift": (
-        "Trained at one missing rate, met another",
+        "Every trained rate against every met rate",
         "A row a model: the winner, which serves all rates, and one model trained at each rate. A column is the rate "
         "that is met; published curves of one model a rate are the diagonal.",
         "rate_shift",
