@@ -152,7 +152,7 @@ class LaneRecord:
         return self.shared >= SUSPECT
 
     def failed(self, failure: Failure, seen: int | None, others: int | None) -> None:
-        """An attempt failed. Raises nothing: what cannot be the lane's fault is not counted."""
+        """An attempt failed; what cannot be the lane's fault is not counted."""
         if failure is not Failure.LOST or (seen == len(self.epochs) and others == 0):
             self.failures.append(failure)
         elif seen == len(self.epochs) and others:
