@@ -54,7 +54,6 @@ ROWS: dict[int, Row] = {
         "A",
         "one of two data-parallel workers dies or hangs",
         "noticed within a minute; the lanes start again",
-        "a rank that sleeps; one that is stopped (SIGSTOP) is a process that Ray cannot end, and waits for",
     ),
     12: Row(
         "A",

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +129,13 @@ def test_11_one_of_two_workers_dies(place: Place, tmp_path: Path) -> None:
 
 
 class _Sleeper:
-    """The coordinator's client on a worker that meets the others before every word; one of rank 1 never comes."""
+    """The coordinator's client on a worker that meets the others before every word; one of rank 1 never comes.
 
-    def __init__(self, client: Any, first: bool) -> None:
-        self._client, self._first, self._words = client, first, 0
+    `how`: it sleeps, or it is stopped as a whole, so that it does not answer Ray either.
+    """
+
+    def __init__(self, client: Any, first: bool, how: str) -> None:
+        self._client, self._first, self._how, self._words = client, first, how, 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -141,25 +145,30 @@ class _Sleeper:
 
         self._words += 1
         if self._first and self._words == 5 and torch.distributed.get_rank() == 1:
+            if self._how == "stopped":
+                os.kill(os.getpid(), signal.SIGSTOP)
             time.sleep(3600)
         torch.distributed.barrier()  # as the sum of the gradients does
         return self._client.advance(*words)
 
 
-def _sleeping_pack(client: Any, *, pack: str, **given: Any) -> None:
-    fake_run_pack(_Sleeper(client, pack.endswith("-1")), pack=pack, seconds=0.2, **given)  # type: ignore[arg-type]
+def _pack_with_a_sleeper(how: str) -> Callable[[dict[str, Any]], None]:
+    def run(client: Any, *, pack: str, **given: Any) -> None:
+        fake_run_pack(_Sleeper(client, pack.endswith("-1"), how), pack=pack, seconds=0.2, **given)  # type: ignore[arg-type]
 
+    def loop(config: dict[str, Any]) -> None:
+        from mcutune.training.worker import train_pack
 
-def _sleeping_loop(config: dict[str, Any]) -> None:
-    from mcutune.training.worker import train_pack
+        train_pack(config, run=run)
 
-    train_pack(config, run=_sleeping_pack)
+    return loop
 
 
 @pytest.mark.long
-def test_11_one_of_two_workers_hangs(place: Place, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["asleep", "stopped"])
+def test_11_one_of_two_workers_hangs(place: Place, tmp_path: Path, how: str) -> None:
     """The other one's wait ends after a minute, both are ended, and their lanes start again."""
-    job = fake_job(tmp_path, "sleeper", lanes=12, epochs=3, loop=_sleeping_loop)
+    job = fake_job(tmp_path, how, lanes=12, epochs=3, loop=_pack_with_a_sleeper(how))
     start = time.monotonic()
     progress = test_search_on_ray.fake_search(job, place, packs(1, workers=2, cpus=2))
     took = time.monotonic() - start
