@@ -24,6 +24,7 @@ _HEAD = "node:__internal_head__"
 SETTINGS = {
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # the Train run of every pack shows in the dashboard
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # a report blocks until the next poll; default 2 s
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "180",  # a worker that is stopped, or stuck, is replaced; default 600 s
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less a pack; a lost pack is ours to restart
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "86400",  # a pack waits for the autoscaler, without new attempts
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the ledger is the record, not Tune's files

@@ -129,7 +129,7 @@ def test_11_one_of_two_workers_dies(place: Place, tmp_path: Path) -> None:
 
 
 class _Sleeper:
-    """The coordinator's client on a worker that meets the others before every word; one of rank 1 never comes.
+    """The coordinator's client on a worker that meets the others before every word; the last one never comes.
 
     `how`: it sleeps, or it is stopped as a whole, so that it does not answer Ray either.
     """
@@ -141,14 +141,14 @@ class _Sleeper:
         return getattr(self._client, name)
 
     def advance(self, *words: Any) -> Any:
-        import torch.distributed
+        from torch.distributed import barrier, get_rank, get_world_size
 
         self._words += 1
-        if self._first and self._words == 5 and torch.distributed.get_rank() == 1:
+        if self._first and self._words == 5 and get_rank() == get_world_size() - 1:
             if self._how == "stopped":
                 os.kill(os.getpid(), signal.SIGSTOP)
             time.sleep(3600)
-        torch.distributed.barrier()  # as the sum of the gradients does
+        barrier()  # as the sum of the gradients does
         return self._client.advance(*words)
 
 
@@ -174,6 +174,17 @@ def test_11_one_of_two_workers_hangs(place: Place, tmp_path: Path, how: str) -> 
     took = time.monotonic() - start
     assert progress.finished == 12 and len(progress.lost) == 1
     assert 60 < took < patience(180)
+
+
+@pytest.mark.long
+def test_11_the_only_worker_of_the_only_pack_is_stopped(place: Place, tmp_path: Path) -> None:
+    """Nobody waits for it but Ray Train, which gives it up after three minutes."""
+    job = fake_job(tmp_path, "alone", lanes=12, epochs=3, loop=_pack_with_a_sleeper("stopped"))
+    start = time.monotonic()
+    progress = test_search_on_ray.fake_search(job, place, packs(1))
+    took = time.monotonic() - start
+    assert progress.finished == 12 and len(progress.lost) == 1
+    assert 180 < took < patience(270)
 
 
 _MANY = {"num_failures": -1, "req_failure_prob": 10, "resp_failure_prob": 10, "in_flight_failure_prob": 0,
