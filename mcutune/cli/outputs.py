@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from mcutune.errors import BadInput
 from mcutune.files import write_bytes
 from mcutune.inert import inert
 
+_LONGEST = 100  # characters of a file's name
 
-def checked(option: str, path: Path | None) -> Path | None:
-    """Raises BadInput where the path is no place for a file, before anything is done. No folder is made."""
+
+def checked(option: str, path: Path | None, *, folders: bool = False) -> Path | None:
+    """Raises BadInput where the path is no place for a file, before anything is done. No folder is made.
+
+    `folders`: an existing folder is a place, too.
+    """
     if path is None:
         return None
     shown = inert(path, limit=200)
     try:
         if path.is_dir():
+            if folders:
+                return path
             raise BadInput(f"{option}: {shown} is a folder", hint="name a file in it")
         if path.exists() and not path.is_file():
             raise BadInput(f"{option}: {shown} is not a regular file", hint="name another file")
@@ -34,3 +44,13 @@ def write(option: str, path: Path, text: str) -> None:
         write_bytes(path, text.encode())
     except OSError as error:  # the name of the temporary file beside it would tell nobody anything
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def write_each(option: str, folder: Path, texts: Mapping[str, str], ending: str) -> None:
+    """Write a file a text into a folder, by its name, in which only letters, digits and `._-` are kept."""
+    taken: set[str] = set()
+    for name, text in texts.items():
+        kept = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:_LONGEST].lstrip(".-") or "table"
+        free = next(one for n in itertools.count(1) if (one := kept if n == 1 else f"{kept}-{n}") not in taken)
+        taken.add(free)
+        write(option, folder / f"{free}{ending}", text)

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+_EACH = ", or one file a table into this folder"
+
+
 def report(
     name: Annotated[str, typer.Argument(help="The run, or RUN:TRIAL where a trial was measured by itself.")],
     gate: Annotated[str | None, typer.Option(help=HELP)] = None,
-    latex: Annotated[Path | None, typer.Option(help="Write tables for LaTeX (booktabs) into this file.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write every measurement, one a line, into this file.")] = None,
+    latex: Annotated[Path | None, typer.Option(help=f"Write LaTeX tables (booktabs) into this file{_EACH}.")] = None,
+    csv: Annotated[Path | None, typer.Option(help=f"Write every number, one a line, into this file{_EACH}.")] = None,
     json: Json = False,
 ) -> None:
     """Show the robustness report of a run as it was last made, and where its files are.
@@ -34,8 +37,8 @@ def report(
     from mcutune.robustness.gate import load_gate
     from mcutune.robustness.reports import find_run_report, read_report
 
-    checked("--latex", latex)
-    checked("--csv", csv)
+    checked("--latex", latex, folders=True)
+    checked("--csv", csv, folders=True)
     loaded = load_gate(gate) if gate is not None else None
     with or_why_not(name):
         path = find_run_report(name, home())
@@ -52,12 +55,19 @@ def report(
 
 
 def _write_tables(content: dict[str, Any], latex: Path | None, csv: Path | None) -> None:
-    from mcutune.cli.outputs import write
+    from mcutune.cli.outputs import write, write_each
+    from mcutune.robustness import latex as in_latex
     from mcutune.robustness import written
 
-    for option, path, make in (("--latex", latex, written.latex), ("--csv", csv, written.csv)):
-        if path is not None:
-            write(option, path, make(content))
+    if latex is not None and latex.is_dir():
+        each = {name: in_latex.PREAMBLE + text for name, text in in_latex.tables(content).items()}
+        write_each("--latex", latex, each, ".tex")
+    elif latex is not None:
+        write("--latex", latex, in_latex.latex(content))
+    if csv is not None and csv.is_dir():
+        write_each("--csv", csv, written.csv_tables(content), ".csv")
+    elif csv is not None:
+        write("--csv", csv, written.csv(content))
 
 
 def _make_page(report: Path) -> None:

@@ -11,7 +11,7 @@ from mcutune.robustness.tables import bounds, main_first, number, title
 Entry = dict[str, Any]
 Shown = tuple[str, str]  # a value, and below it its interval or why there is none
 
-_WORDS = {
+WORDS = {
     "relative": "relative robustness: mean of the incomplete / complete",
     "relative_worst": "worst combination / complete",
     "evenness": "evenness of the modalities' contributions (0 to 1)",
@@ -52,8 +52,8 @@ def _views(contributions: Sequence[Entry], indices: Sequence[Entry]) -> Iterator
             model,
             tuple(map(title, metrics)),
             _table(shares, "modality", metrics, {}),
-            _table([one for one in ratios if one["name"] not in reasons], "name", metrics, _WORDS),
-            tuple((_WORDS.get(name, name), reason) for name, reason in reasons.items()),
+            _table([one for one in ratios if one["name"] not in reasons], "name", metrics, WORDS),
+            tuple((WORDS.get(name, name), reason) for name, reason in reasons.items()),
         )
 
 
