@@ -109,59 +109,83 @@ class Contrasts:
 
     def drop(self, found: Entry) -> Entry | NotThere:
         """What is lost against everything present, positive where something is lost."""
+        complete = self._complete(found)
+        if complete is None or complete == _where(found):
+            return self._no_drop(found)
         block = self._stored[found["protocol"]].blocks[0]
-        here, complete = self._weights(block, found), self._complete(block, found)
-        if here is None:
-            return f"no drop can be had in {found.get('name')!r}", ["a combination, a scenario or a mean"]
-        if complete is None:
-            return "no drop can be had: nothing was measured with everything present under that protocol", []
         sign = METRICS[found["metric"]].signed(1.0)
-        lost = weighted(found["metric"], sign * (complete - here))
+        lost = weighted(found["metric"], sign * (_at(block, *complete) - _weights(block, found)))
         (interval,) = intervals(block.sums, block.group_rows, [lost], self._how)
         return _numbers(interval)
 
     def against(self, found: Entry, model: str) -> Entry | NotThere:
         """The subject's gain over another model of the report, positive where the subject is better."""
-        if (problem := self.no_model(model)) is not None:
+        if (problem := self.no_model(found, model)) is not None:
             return problem
         blocks = self._stored[found["protocol"]].blocks
-        one, other = blocks[0], blocks[self.models.index(model)]
-        here = self._weights(one, found)
-        if here is None:
-            return f"no difference can be had in {found.get('name')!r}", ["a combination, a scenario or a mean"]
-        gain = weighted(found["metric"], METRICS[found["metric"]].signed(1.0) * here)
+        one, other = blocks[0], next(block for block in blocks if block.model == model)
+        gain = weighted(found["metric"], METRICS[found["metric"]].signed(1.0) * _weights(one, found))
         (interval,) = differences(one.sums, other.sums, one.data.task, {"gain": gain}, self._how)
         return _numbers(interval)
 
-    def no_model(self, model: str) -> NotThere | None:
-        """What is wrong with the name of another model, if anything."""
-        others = self.models[1:]
+    def no_drop(self, found: Entry) -> NotThere | None:
+        """Why nothing can be said of a drop at a place, if so: known from what is measured, without a value."""
+        return self._no_drop(found) if self._complete(found) in (None, _where(found)) else None
+
+    def _no_drop(self, found: Entry) -> NotThere:
+        can = [one for one in self._of("measurements", found) if self._complete(one) not in (None, _where(one))]
+        places = list(dict.fromkeys(str(one["combination"] or one["scenario"]) for one in can))
+        missing = self._complete(found) is None
+        why = "nothing is measured there" if missing else "nothing can be lost there: it is what is measured"
+        problem = f"drop_at_most: {why} with everything present under protocol {found['protocol']!r}"
+        return problem, places or ["none: use at_least or at_most"]
+
+    def no_model(self, found: Entry, model: str) -> NotThere | None:
+        """Why another model cannot be compared with at a place, if so."""
+        there = dict.fromkeys(
+            str(one["model"]) for one in self.report["measurements"] if one["protocol"] == found["protocol"]
+        )
+        others = [name for name in there if name != self.subject]
         if model in others:
             return None
+        if model in self.models[1:]:
+            return f"model {model!r} is not measured under protocol {found['protocol']!r}", others or ["none"]
         return f"there is no other model {model!r}", others or ["none: measure again with --against"]
 
-    def _weights(self, block: Block, found: Entry) -> Array | None:
-        """Weights [C] over the cells of a block that make a measurement or a mean; None for other summaries."""
-        if "name" in found:
-            key = found["name"], found["scenario"]
-            return next((one.weights for one in weighted_means(block) if (one.name, one.scenario) == key), None)
-        return _at(block, found["combination"], found["scenario"])
+    def _of(self, part: str, found: Entry) -> list[Entry]:
+        """What a part of the report has of the subject under the protocol of a place."""
+        wanted = found["protocol"], self.subject
+        return [one for one in self.report[part] if (one["protocol"], one["model"]) == wanted]
 
-    def _complete(self, block: Block, found: Entry) -> Array | None:
-        """Where everything is present: the complete combination of the scenario, or where the cell's curve begins."""
+    def _complete(self, found: Entry) -> tuple[str | None, str] | None:
+        """Where everything is present: the complete combination of the scenario, or where the place's curve begins."""
         if found.get("combination") or found["scenario"] == "fixed":
-            return _at(block, "+".join(block.data.names.names), found["scenario"])
-        for curve in block.curves:
-            inside = any(block.places[c][1] == found["scenario"] for c in curve.cells)
-            if inside or (curve.series or "all rates") == found["scenario"]:
-                start = next((c for c, asked in zip(curve.cells, curve.asked, strict=True) if asked == 0), None)
-                return None if start is None else _at(block, *block.places[start])
+            same = [one for one in self._of("measurements", found) if one["scenario"] == found["scenario"]]
+            widest = max((str(one["combination"]) for one in same), key=lambda label: label.count("+"))
+            whole = _set("+".join(str(one["name"]) for one in self.report["data"]["modalities"]))
+            at_home = same[0]["dataset"] == self.report["data"]["table"]  # elsewhere all that both have is measured
+            return (widest, found["scenario"]) if not at_home or _set(widest) == whole else None
+        for curve in self._of("degradation", found):
+            inside = any(point["scenario"] == found["scenario"] for point in curve["points"])
+            if inside or (curve["series"] or "all rates") == found["scenario"]:
+                return next(((None, str(point["scenario"])) for point in curve["points"] if point["rate"] == 0), None)
         return None
 
 
-def _at(block: Block, combination: str | None, scenario: str) -> Array | None:
-    if (combination, scenario) not in block.places:
-        return None
+def _where(found: Entry) -> tuple[str | None, str] | None:
+    """The place of a measurement; a summary has none."""
+    return None if "name" in found else (found["combination"], found["scenario"])
+
+
+def _weights(block: Block, found: Entry) -> Array:
+    """Weights [C] over the cells of a block that make a measurement or a mean."""
+    if "name" in found:
+        key = found["name"], found["scenario"]
+        return next(one.weights for one in weighted_means(block) if (one.name, one.scenario) == key)
+    return _at(block, found["combination"], found["scenario"])
+
+
+def _at(block: Block, combination: str | None, scenario: str) -> Array:
     weights = np.zeros(len(block.places))
     weights[block.places.index((combination, scenario))] = 1
     return weights

@@ -40,11 +40,16 @@ def effective(blocks: Sequence[Block], metrics: Sequence[str], how: Resampling) 
     return found
 
 
-def _why_not(blocks: Sequence[Block], metric: str) -> str | None:
+def no_line(models: int, metric: str) -> str | None:
+    """Why there is none of so many models, whatever is measured, if so."""
     if metric in _NOT_FRACTIONS:
-        return f"defined for fractions, not for {METRICS[metric].name}"
-    if len(blocks) < LEAST_MODELS:
-        return f"needs {LEAST_MODELS} measured models, {len(blocks)} here"
+        return f"is defined for fractions, not for {METRICS[metric].name}"
+    return f"needs {LEAST_MODELS} measured models, {models} here" if models < LEAST_MODELS else None
+
+
+def _why_not(blocks: Sequence[Block], metric: str) -> str | None:
+    if (reason := no_line(len(blocks), metric)) is not None:
+        return reason
     complete = [_pair(one.total, metric)[..., 0] for one in blocks]
     if np.ptp(special.logit(np.clip(complete, 1e-6, 1 - 1e-6))) < _LEAST_APART:
         return "the measured models do not differ in their complete values"

@@ -68,6 +68,8 @@ class Condition(_Strict):
             raise ValueError(f"an index has no {demands[0]}: use at_least or at_most")
         if self.summary == "worst" and demands[0] not in ("at_least", "at_most"):
             raise ValueError(f"the worst combination has no {demands[0]}: name the combination itself")
+        if self.summary == "cvar" and demands[0] not in ("at_least", "at_most"):
+            raise ValueError(f"cvar, a mean of other combinations in each model, has no {demands[0]}: use a mean")
         if self.metric in CALIBRATED and (demands[0] != "at_most" or places != ["combination"]):
             raise ValueError(f"{self.metric} takes combination and at_most: lower is better, and it has no other place")
         if self.metric in CALIBRATED and (self.protocol or self.scenario):

@@ -68,6 +68,10 @@ class Job:
         """Those under which a model is measured."""
         return [one for one in self.protocols if takes_part(model.comparator, one.kind)]
 
+    def models_of(self, protocol: Protocol) -> list[Selection]:
+        """Those that are measured under a protocol, the subject first."""
+        return [one for one in self.models if takes_part(one.comparator, protocol.kind)]
+
     @property
     def common(self) -> tuple[str, ...]:
         assert self.target is not None

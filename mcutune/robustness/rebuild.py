@@ -79,7 +79,7 @@ def rebuild(folder: Path) -> Entry:
 
 @dataclass(frozen=True)
 class Stored:
-    """One protocol as it was measured: its entry in the report, its metrics, a block a model asked for."""
+    """One protocol as it was measured: its entry in the report, its metrics, a block a model that takes part in it."""
 
     entry: Entry
     metrics: tuple[str, ...]
@@ -166,7 +166,7 @@ class _Rebuilding:
     def _protocol(self, protocol: Protocol, cells: tuple[Cell, ...]) -> None:
         data = self._measured_on(protocol)
         patterns = self._patterns(protocol, data, cells)
-        numbers = [n for n, one in enumerate(self.models) if takes_part(comparator_of(one), protocol.kind)]
+        numbers = self._numbers(protocol)
         blocks = [self._block(protocol, number, cells, patterns) for number in numbers]
         metrics = metrics_of(blocks[0], cells)
         found = []
@@ -194,9 +194,13 @@ class _Rebuilding:
     def stored(self, protocol: Protocol, models: int | None) -> Stored:
         data, cells = self._measured_on(protocol), plan(protocol, self.source, self.target)
         patterns = self._patterns(protocol, data, cells)
-        blocks = tuple(self._block(protocol, n, cells, patterns) for n in range(len(self.models))[:models])
+        blocks = tuple(self._block(protocol, n, cells, patterns) for n in self._numbers(protocol)[:models])
         about = self._about(protocol, data, patterns, len(cells))
         return Stored(about, tuple(metrics_of(blocks[0], cells)), blocks)
+
+    def _numbers(self, protocol: Protocol) -> list[int]:
+        """The models that are measured under a protocol."""
+        return [n for n, one in enumerate(self.models) if takes_part(comparator_of(one), protocol.kind)]
 
     def _measured_on(self, protocol: Protocol) -> Dataset:
         return self.target_data if isinstance(protocol, CrossDataset) else self.data
