@@ -42,7 +42,7 @@ class Job:
 
     `every`: the winners trained again with every epoch kept. `margin`: the loss against another model that is accepted.
 
-    `skipped`: protocols that were asked for as `all` and do not fit, with the reason.
+    `skipped`: protocols that were not asked for by name and do not fit, with the reason and what would help.
     """
 
     selection: Selection
@@ -57,7 +57,7 @@ class Job:
     how: Resampling
     home: Path
     every: Selection | None = None
-    skipped: tuple[tuple[str, str], ...] = ()
+    skipped: tuple[tuple[str, str, str], ...] = ()
     margin: float | None = None
 
     @property
@@ -114,9 +114,10 @@ def prepare(
             hint="import the same data again, or search anew",
         )
     other = open_table(target, home=home) if target else None
-    loaded, skipped = _protocols(_with_all(protocols or default, beside), table, other)
+    loaded, skipped = _protocols(_with_all(protocols, beside), default, table, other)
     if ALL in protocols:
-        skipped += tuple((word, f"needs mcutune compare NAME --with {word}") for word in OWN_KIND if word not in beside)
+        lacking = [word for word in OWN_KIND if word not in beside]
+        skipped += tuple((word, f"needs mcutune compare NAME --with {word}", "") for word in lacking)
     _check_trained(loaded, beside, chosen)
     if sum(isinstance(one, CrossDataset) for one in loaded) > 1:
         raise BadInput("one cross_dataset protocol at a time")
@@ -138,19 +139,28 @@ def prepare(
 
 
 def _protocols(
-    given: Sequence[str], table: Table, other: Table | None
-) -> tuple[tuple[Protocol, ...], tuple[tuple[str, str], ...]]:
-    """The protocols asked for; `all` is every shipped one that fits, and the others are named with the reason."""
-    if ALL not in given:
+    given: Sequence[str], default: Sequence[str], table: Table, other: Table | None
+) -> tuple[tuple[Protocol, ...], tuple[tuple[str, str, str], ...]]:
+    """The protocols asked for, all of which must fit. Where nothing is, those of `default` that fit; `all` is every
+    shipped one that fits. The others are named with the reason.
+    """
+    if given and ALL not in given:
         return load_protocols(given), ()
-    own = [name for name in given if name != ALL]
-    fitting, skipped = [], []
-    for name in (one for one in ORDER if one not in own):
+    # A target that was named is to be measured, so that its protocol must fit.
+    own = [name for name in given or default if name != ALL and (given or name == "cross_dataset")]
+    taken = {load_protocol(name).id for name in own}  # a file of the user's in place of the shipped one of its name
+    facts, target = facts_of(table), facts_of(other) if other else None
+    fitting, skipped, first = [], [], None
+    for name in (one for one in (ORDER if given else default) if one not in taken):
         try:
-            plan(load_protocol(name), facts_of(table), facts_of(other) if other else None)
+            plan(load_protocol(name), facts, target)
             fitting.append(name)
         except BadInput as error:
-            skipped.append((name, error.message.removeprefix(f"protocol {name}").lstrip(": ")))
+            why = error.message.removeprefix(f"protocol {name}").lstrip(": ")
+            skipped.append((name, why, error.hint or ""))
+            first = first or error
+    if not fitting and not own and first is not None:
+        raise first
     return load_protocols([*fitting, *own]), tuple(skipped)
 
 

@@ -65,7 +65,8 @@ def certify(
 ) -> Entry:
     """Measure the models that `selection` names (see selection.select) and write FOLDER/report.json; the report.
 
-    `protocols`: names or paths; by default fixed and random, and cross_dataset where `target` names a second table.
+    `protocols`: names or paths; by default fixed and random where they fit, and cross_dataset where `target` names a
+    second table.
     `against`: selections to compare with; by default trial 0 of the same run, where that is another model. `margin`:
     also say where the model is not worse than each by this much or more, in the metric's own unit. `gate`: refused
     where it asks for what will not be measured. `search`: what was searched, for the report. `progress`: called with
@@ -80,8 +81,11 @@ def certify(
     job = dataclasses.replace(job, margin=checked_margin(margin))
     if gate is not None:
         refuse_unfit(gate, job)
-    if tell is not None and (replaced := lost(job)) is not None:
-        tell(replaced)
+    if tell is not None:
+        for name, why, hint in job.skipped:
+            tell(f"protocol {name} is left out: {why}" + (f" ({hint})" if hint else ""))
+        if (replaced := lost(job)) is not None:
+            tell(replaced)
     folder = job.selection.folder / job.evidence()
     tick = _Ticker(progress, job)
     with locked(job.selection.opened), writing(folder) as beside:
@@ -290,7 +294,7 @@ def _warnings(job: Job, splits: list[Split]) -> list[str]:
         found.append(f"{shared} {job.table.manifest.group}s have rows in training and in test of the same fold.")
     if job.selection.run is not None and job.selection.given not in ("best", job.selection.run):
         found.append(f"{job.selection.name} was asked for by name; it is not the winner that the search chose.")
-    found += [f"Protocol {name} was not measured: {why}." for name, why in job.skipped]
+    found += [f"Protocol {name} was not measured: {why}." for name, why, _ in job.skipped]
     return found + (notes(job.selection.run, job.home) if job.selection.run is not None else [])
 
 

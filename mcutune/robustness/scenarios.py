@@ -29,6 +29,7 @@ from mcutune.robustness.kinds import (
     RandomBatch,
     Rates,
 )
+from mcutune.shipped import shipped_folder
 
 Array = npt.NDArray[Any]
 
@@ -124,10 +125,12 @@ def _at_rates(rates: Sequence[float], modalities: int) -> tuple[Scenario, ...]:
 def _imbalanced(protocol: Imbalanced, table: TableFacts) -> tuple[Scenario, ...]:
     found = []
     for rates in protocol.settings:
+        if set(rates) != set(table.dims):
+            own = ", ".join(table.dims)
+            why = f"a setting has rates for {', '.join(rates)}; {table.name} has {own}"
+            copy = shipped_folder("eval_protocols") / "imbalanced.yaml"
+            _unfit(protocol, why, f"copy {copy}, give each of {own} a rate in it, and name the copy with --protocol")
         _check_rates(protocol, rates, table, "a setting")
-        lacking = [name for name in table.dims if name not in rates]
-        if lacking:
-            _unfit(protocol, f"a setting has no rate for {lacking[0]} of {table.name}", "give each modality a rate")
         found.append(Scenario(" ".join(f"{name}={rates[name]:g}" for name in table.dims)))
     return tuple(found)
 
