@@ -13,6 +13,7 @@ from typing import Any
 
 import mcutune
 from mcutune.cluster import warden
+from mcutune.cluster.leftovers import MARK
 from mcutune.cluster.place import Kind, Place, kind_of
 from mcutune.cluster.private import environment, new_token, private_folder, stderr_into
 from mcutune.cluster.resources import Capacity, Node
@@ -105,11 +106,18 @@ def _warden(folder: Path) -> Iterator[None]:
 def _existing(folder: Path, address: str) -> Iterator[Place]:
     address = _found(address)
     _reach(address)
+    from ray.job_config import JobConfig
+
+    job = JobConfig(metadata={MARK: mcutune.__version__})
     runtime = travelling(SETTINGS, os.environ)
     # Ray takes 127.0.0.1 for this machine's outer address, unless told that all of the cluster is here.
     here = address.rpartition(":")[0].strip("[]") in ("127.0.0.1", "localhost", "::1")
     values = {**SETTINGS, **token_mode(os.environ)}
-    with environment(values), _loopback(here), _ray(folder, address=address, runtime_env=runtime) as context:
+    with (
+        environment(values),
+        _loopback(here),
+        _ray(folder, address=address, job_config=job, runtime_env=runtime) as context,
+    ):
         yield _place("cluster", folder, context, None)
 
 

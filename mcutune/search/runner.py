@@ -13,6 +13,7 @@ from typing import Any
 
 from mcutune.cluster.connect import unreachable, usable_cpus
 from mcutune.cluster.interrupts import Interrupts
+from mcutune.cluster.leftovers import removing_leftovers
 from mcutune.cluster.metrics import Reporter, Snapshot
 from mcutune.cluster.place import Place
 from mcutune.cluster.resources import Plan
@@ -73,7 +74,7 @@ def run_search(
 
     with _noise_into(job.logs / "ray.log"), Interrupts() as interrupts:
         try:
-            with _coordinator(job, place, snapshot) as actor:
+            with removing_leftovers(place), _coordinator(job, place, snapshot) as actor:
                 pulse = Pulse(place)
                 return _watch(_start(job, place, plan), actor, pulse, interrupts, watch or _nothing, every)
         except RayError as error:
