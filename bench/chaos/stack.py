@@ -173,6 +173,7 @@ def campaign(folder: Path, seed: int, kills: int) -> Outcome:
     while found.kills.total() < kills and found.searches < kills + 3:
         here = _hunt(folder / f"hunt{found.searches}", rng, kills, found)
         found.searches += 1
+        print(f"  {found.searches} searches, {found.kills.total()} kills, {len(found.problems)} problems", flush=True)
         if here is not None and here[0] != expected[0]:
             found.problems.append(f"search {found.searches}: another ledger")
         if here is not None and here[1] != expected[1]:
