@@ -16,6 +16,7 @@ from mcutune.cli.screen import console, plain, say
 from mcutune.cli.searching import (
     Asked,
     Shape,
+    beyond_use,
     finished,
     memory_of_a_pack,
     opened,
@@ -85,6 +86,8 @@ def work_in(
 
     refuse_if_stopped(plan.folder)
     packs, lanes = packs_for(plan, shape, place, capacity)
+    if (less := beyond_use(shape, packs, lanes)) is not None:
+        say(out, plain(less, "yellow"))
     say(out, plain(started(plan, packs, lanes, place)))
     job = Job(
         run=plan.name,

@@ -192,7 +192,7 @@ def lanes_in_flight(space: Space) -> int:
 
 
 def packs_for(plan: Plan, shape: Shape, place: Place, capacity: Capacity) -> tuple[Packs, int]:
-    """The packs, and the lanes of each: those asked for, else the most that can be of use.
+    """The packs, and the lanes of each: those asked for, else the most that can be of use, which they never exceed.
 
     Raises NoResources with the sum spelled out, BadInput for more than the place can have.
     """
@@ -203,8 +203,19 @@ def packs_for(plan: Plan, shape: Shape, place: Place, capacity: Capacity) -> tup
     packs = resources_plan(request, capacity, useful=max(1, -(-flight // _LEAST_LANES)))
     if place.kind == "process":
         packs = with_one_pack(packs)
-    share = min(-(-flight // packs.packs), lanes_in_flight(plan.space), _MOST_LANES[shape.measure])
-    return packs, shape.lanes or share
+    if packs.packs > flight:  # on a cluster that grows each would have a machine
+        packs = replace(packs, packs=flight, waiting=max(0, packs.waiting - (packs.packs - flight)))
+    most = lanes_in_flight(plan.space)  # a pack holds lanes of one fold
+    share = min(-(-flight // packs.packs), _MOST_LANES[shape.measure])
+    return packs, min(shape.lanes or share, most)
+
+
+def beyond_use(shape: Shape, packs: Packs, lanes: int) -> str | None:
+    """A line on what was asked for beyond what a search has work for; None where nothing was."""
+    few = f"--packs {shape.packs:,}: {count(packs.packs, 'pack')}" if packs.packs < (shape.packs or 0) else ""
+    short = f"--lanes {shape.lanes:,}: {count(lanes, 'lane')} a pack" if lanes < (shape.lanes or 0) else ""
+    taken = "; ".join(part for part in (few, short) if part)
+    return f"{taken}: more would have no work at any time" if taken else None
 
 
 def memory_of_a_pack(packs: Packs, place: Place) -> int | None:

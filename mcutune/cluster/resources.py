@@ -143,7 +143,7 @@ def _comfortable(request: Request, capacity: Capacity, limit: int | None) -> int
 
 def _sum(request: Request, packs: int, capacity: Capacity) -> str:
     top = capacity.most if capacity.grows and capacity.most is not None else Node(capacity.cpus, capacity.gpus)
-    shape = f"{packs} {_plural(packs, 'pack')} x {request.workers} {_plural(request.workers, 'worker')}"
+    shape = f"{packs:,} {_plural(packs, 'pack')} x {request.workers} {_plural(request.workers, 'worker')}"
     parts = [f"{shape} x {request.cpus_per_worker} CPU = {_count(packs * request.cpus, 'CPU')}"]
     if request.gpus:
         parts.append(f"{shape} x {request.gpus_per_worker:g} GPU = {_count(packs * request.gpus, 'GPU')}")
@@ -162,7 +162,7 @@ def _remedy(request: Request, limit: int) -> str:
 
 
 def _count(count: float, word: str) -> str:
-    return f"{count:g} {_plural(count, word)}"
+    return f"{count:,.12g} {_plural(count, word)}"
 
 
 def _plural(count: float, word: str) -> str:

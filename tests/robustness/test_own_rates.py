@@ -100,7 +100,9 @@ def test_what_nobody_asked_for_by_name_may_not_fit(home: Path, monkeypatch: pyte
     assert [one.id for one in job.protocols] == ["random"] and [name for name, *_ in job.skipped] == ["fixed"]
     with pytest.raises(BadInput, match="name those to measure"):
         prepare("run", ("fixed",), home, None, None)
-    monkeypatch.setattr("mcutune.robustness.job.plan", lambda *given: (_ for _ in ()).throw(BadInput("it fits nowhere")))
+    monkeypatch.setattr(
+        "mcutune.robustness.job.plan", lambda *given: (_ for _ in ()).throw(BadInput("it fits nowhere"))
+    )
     with pytest.raises(BadInput, match="it fits nowhere"):
         prepare("run", (), home, None, None)
 

@@ -1,0 +1,61 @@
+"""--packs and --lanes beyond what a search has work for: taken down to that, in one line that says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mcutune.cli import app as cli
+from mcutune.cli.searching import Shape, beyond_use, lanes_in_flight, packs_for
+from mcutune.cluster.place import Place
+from mcutune.cluster.resources import Capacity, Node
+from mcutune.errors import NoResources
+from tests.search.simulate import plan_of
+
+GROWING = Capacity((Node(2),), grows=True)
+CLUSTER = Place("cluster", "127.0.0.1:1")
+FOLDS = ("1", "2", "3")
+
+
+def shape(packs: int | None = None, lanes: int | None = None) -> Shape:
+    return Shape(place="cluster", address=None, packs=packs, lanes=lanes, cpus=1, workers=1, gpus=0.0)
+
+
+@pytest.mark.parametrize("asked", [1, 2, 5, 10**8])
+def test_no_more_packs_or_lanes_than_have_work(tmp_path: Path, asked: int) -> None:
+    plan = plan_of(tmp_path / "run", folds=FOLDS)
+    most = lanes_in_flight(plan.space)
+    assert 5 < most < 1000
+    packs, lanes = packs_for(plan, shape(asked, asked), CLUSTER, GROWING)
+    assert (packs.packs, lanes) == (min(asked, most * len(FOLDS)), min(asked, most))
+    assert packs.waiting == max(0, packs.packs - 2)
+    said = beyond_use(shape(asked, asked), packs, lanes)
+    if asked == 10**8:
+        assert said == (
+            f"--packs 100,000,000: {most * 3} packs; --lanes 100,000,000: {most} lanes a pack: "
+            "more would have no work at any time"
+        )
+    else:
+        assert said is None
+
+
+def test_where_nothing_is_asked_for_nothing_is_said(tmp_path: Path) -> None:
+    asked = shape()
+    assert beyond_use(asked, *packs_for(plan_of(tmp_path / "run"), asked, CLUSTER, GROWING)) is None
+
+
+def test_a_place_that_cannot_grow_refuses_packs_as_they_were_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(NoResources, match="99,999,999 packs x 1 worker x 1 CPU = 99,999,999 CPUs"):
+        packs_for(plan_of(tmp_path / "run"), shape(99_999_999), CLUSTER, Capacity((Node(2),)))
+
+
+def test_the_command_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MCUTUNE_HOME", str(tmp_path))
+    command = ["search", "--space", "quick", "--place", "process", "--trials", "2", "--seeds", "1", "--plain"]
+    assert cli.run([*command, "--lanes", "99999999"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "--lanes 99,999,999: 2 lanes a pack: more would have no work at any time" in out
+    assert "1 pack of up to 2 lanes" in out
