@@ -23,7 +23,9 @@ from mcutune.cli.searching import (
     packs_for,
     prepared,
     started,
+    what_still_fits,
 )
+from mcutune.cli.text import count
 from mcutune.errors import NoResult
 from mcutune.files import home
 
@@ -85,6 +87,10 @@ def work_in(
     from mcutune.search.runner import Job, run_in_process, run_search
 
     refuse_if_stopped(plan.folder)
+    asked, shape = shape, what_still_fits(shape, plan, place, capacity)
+    if shape != asked:
+        line = f"--packs {asked.packs:,}: {count(shape.packs or 0, 'pack')}: the cluster has no room for more now"
+        say(out, plain(line, "yellow"))
     packs, lanes = packs_for(plan, shape, place, capacity)
     if (less := beyond_use(shape, packs, lanes)) is not None:
         say(out, plain(less, "yellow"))

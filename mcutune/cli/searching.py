@@ -210,6 +210,20 @@ def packs_for(plan: Plan, shape: Shape, place: Place, capacity: Capacity) -> tup
     return packs, min(shape.lanes or share, most)
 
 
+def what_still_fits(shape: Shape, plan: Plan, place: Place, capacity: Capacity) -> Shape:
+    """With no more packs than there is room for, where a search goes on on a cluster: it may have lost a node since.
+
+    Where there is room for none, as it is: that is refused with the sum.
+    """
+    from mcutune.cluster.resources import most_packs
+    from mcutune.search.ledger import DATABASE
+
+    if shape.packs is None or place.kind != "cluster" or not (plan.folder / DATABASE).exists():
+        return shape
+    most = most_packs(shape.request(capacity.gpus), capacity)
+    return replace(shape, packs=min(shape.packs, most)) if most else shape
+
+
 def beyond_use(shape: Shape, packs: Packs, lanes: int) -> str | None:
     """A line on what was asked for beyond what a search has work for; None where nothing was."""
     few = f"--packs {shape.packs:,}: {count(packs.packs, 'pack')}" if packs.packs < (shape.packs or 0) else ""

@@ -98,7 +98,7 @@ def plan(request: Request, capacity: Capacity, *, useful: int | None = None) -> 
     Raises NoResources, with the sum spelled out, for what the place cannot run now and cannot grow to.
     """
     now = fitting(request, capacity.nodes)
-    limit = _most_packs(request, capacity, now)
+    limit = most_packs(request, capacity)
     wanted = request.packs
     if wanted is None:
         wanted = max(1, min(_comfortable(request, capacity, limit), useful or limit or 1))
@@ -122,8 +122,9 @@ def _workers_on(request: Request, node: Node) -> int:
     return min(by_cpu, by_gpu)
 
 
-def _most_packs(request: Request, capacity: Capacity, now: int) -> int | None:
+def most_packs(request: Request, capacity: Capacity) -> int | None:
     """The largest number of packs that the place can ever run; None where that is not known."""
+    now = fitting(request, capacity.nodes)
     if not capacity.grows:
         return now
     if capacity.most is None:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from mcutune.cli import app as cli
-from mcutune.cli.searching import Shape, beyond_use, lanes_in_flight, packs_for
+from mcutune.cli.searching import Shape, beyond_use, lanes_in_flight, packs_for, what_still_fits
 from mcutune.cluster.place import Place
 from mcutune.cluster.resources import Capacity, Node
 from mcutune.errors import NoResources
+from mcutune.search.ledger import DATABASE
 from tests.search.simulate import plan_of
 
 GROWING = Capacity((Node(2),), grows=True)
@@ -48,6 +49,21 @@ def test_where_nothing_is_asked_for_nothing_is_said(tmp_path: Path) -> None:
 def test_a_place_that_cannot_grow_refuses_packs_as_they_were_asked_for(tmp_path: Path) -> None:
     with pytest.raises(NoResources, match="99,999,999 packs x 1 worker x 1 CPU = 99,999,999 CPUs"):
         packs_for(plan_of(tmp_path / "run"), shape(99_999_999), CLUSTER, Capacity((Node(2),)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "cpus", "then"), [(2, 1, 1), (2, 2, 2), (2, 8, 2), (9, 4, 4), (None, 1, None), (2, 0, 2)]
+)
+def test_a_search_that_goes_on_takes_what_its_cluster_still_has(
+    tmp_path: Path, asked: int | None, cpus: int, then: int | None
+) -> None:
+    plan, left = plan_of(tmp_path / "run"), Capacity((Node(cpus),))
+    assert what_still_fits(shape(asked), plan, CLUSTER, left) == shape(asked), "it has not begun"
+    plan.folder.mkdir()
+    (plan.folder / DATABASE).touch()
+    assert what_still_fits(shape(asked), plan, CLUSTER, left) == shape(then)
+    assert what_still_fits(shape(asked), plan, Place("local", tmp_path), left) == shape(asked)
+    assert what_still_fits(shape(asked), plan, CLUSTER, Capacity((Node(cpus),), grows=True)) == shape(asked)
 
 
 def test_the_command_says_it(
