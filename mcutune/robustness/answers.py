@@ -8,7 +8,7 @@ from typing import Any
 from mcutune.domain.task import METRICS
 from mcutune.robustness.equivalence import NOT_WORSE
 from mcutune.robustness.equivalence import in_words as kept_in_words
-from mcutune.robustness.statistics import EXACT
+from mcutune.robustness.statistics import ALL_PATTERNS
 from mcutune.robustness.tables import bounds, chance, main_metric, number, title
 
 Entry = dict[str, Any]
@@ -118,4 +118,4 @@ def _p(p: float) -> str:
 
 def cannot_be_shown(one: Entry) -> bool:
     """Whether the smallest p that so few groups allow, adjusted over the family, is not small enough."""
-    return bool(one["test"] == EXACT and 2.0 ** (1 - one["groups"]) * one["family"] >= _ALPHA)
+    return bool(one["test"] == ALL_PATTERNS and 2.0 ** (1 - one["groups"]) * one["family"] >= _ALPHA)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy import stats
 
 Value = Callable[[np.ndarray], float]  # row numbers to the metric of these rows
 
@@ -28,18 +29,27 @@ def jackknife_error(value: Value, group: np.ndarray) -> float:
 
 
 def swapped_p(
-    value: Callable[[np.ndarray, np.ndarray], float], a: np.ndarray, b: np.ndarray, group: np.ndarray
-) -> float:  # fmt: skip
-    """Exact p: predictions of every subset of groups swapped between the models, row by row; equal differences are
-    told apart by the sum of the groups' own. `value` of predictions and of the rows (a mask) that count."""
+    value: Callable[[np.ndarray, np.ndarray], float],
+    a: np.ndarray,
+    b: np.ndarray,
+    group: np.ndarray,
+    patterns: Sequence[Sequence[bool]],
+) -> float:
+    """p: rank of the first pattern among all, most extreme first, equals sharing the mean of their ranks.
+
+    `patterns`: which groups' predictions are swapped between the models, row by row. Equal differences are told apart
+    by the sum of the groups' own. `value` of predictions and of the rows (a mask) that count. 1 where nothing differs.
+    """
     groups, every = int(group.max()) + 1, np.ones(len(group), dtype=bool)
 
     def apart(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         own = [value(x, group == g) - value(y, group == g) for g in range(groups)]
         return round(abs(value(x, every) - value(y, every)), 9), round(abs(sum(np.nan_to_num(own))), 9)
 
-    observed, extreme = apart(a, b), 0
-    for pattern in range(2**groups):
-        swap = np.array([pattern >> g & 1 for g in group], dtype=bool)
-        extreme += apart(np.where(swap, b, a), np.where(swap, a, b)) >= observed
-    return extreme / 2**groups
+    found = []
+    for pattern in patterns:
+        swap = np.array([pattern[g] for g in group], dtype=bool)
+        found.append(apart(np.where(swap, b, a), np.where(swap, a, b)))
+    places = sorted(set(found), reverse=True)
+    ranks = stats.rankdata([places.index(one) for one in found], method="average")
+    return float(ranks[0] / len(found)) if found[0][0] > 0 else 1.0

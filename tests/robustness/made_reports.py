@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mcutune.domain.combination import Modalities
+from mcutune.robustness.statistics import ALL_PATTERNS
 
 Entry = dict[str, Any]
 
@@ -175,7 +176,7 @@ def _comparison(at: Entry, models: tuple[str, ...], random: np.random.Generator,
     return {**at, "model": models[0], "reference": models[1], "difference": difference,
             "low": None if groups < 8 else round(difference - 0.009, 6),
             "high": None if groups < 8 else round(difference + 0.009, 6),
-            "interval": "none: fewer than 8 groups" if groups < 8 else INTERVAL, "test": "group permutation, exact",
+            "interval": "none: fewer than 8 groups" if groups < 8 else INTERVAL, "test": ALL_PATTERNS,
             "p": p, "p_holm": min(1.0, p * family), "family": family, "detectable": 0.0121, "n": 2340,
             "groups": groups}  # fmt: skip
 
