@@ -10,18 +10,22 @@ from rich.console import RenderableType
 from mcutune.cli.screen import plain
 from mcutune.robustness.equivalence import NOT_WORSE, WORSE
 from mcutune.robustness.gap_page import in_words
+from mcutune.robustness.overall_view import learning_in_words
 from mcutune.robustness.tables import main_metric, title
 
 _SAME = ("protocol", "metric", "reference")
 
 
 def compared_lines(report: dict[str, Any]) -> Iterator[RenderableType]:
-    """Questions with their answers, and the selection gap; nothing where nothing was trained beside the winners."""
+    """Questions with their answers, gradients and selection gap; nothing where nothing was trained beside winners."""
     for one in report.get("answers", ()):
         if one["key"] != "default" or len(report["answers"]) > 1:
             yield plain(one["question"], "bold")
             yield plain(f"  {one['answer']}")
     yield from _margins(report)
+    learned = learning_in_words(report)
+    if learned:
+        yield plain(learned, "dim")
     gap = in_words(report)
     if gap:
         yield plain(gap, "yellow")

@@ -76,6 +76,15 @@ def project(q: Vector, low: float, high: float) -> Vector:
     return np.clip(q + middle, low, high)
 
 
+def draws_by_dialogue(configuration: Any) -> bool:
+    """Whether one combination is drawn for a whole dialogue rather than for each row."""
+    if configuration.encoder == "trained":
+        return True  # its attention reads the dialogue
+    if configuration.draw == "auto":
+        return bool(configuration.encoder_kind == "dialogue")
+    return bool(configuration.draw == "dialogue")
+
+
 def draw(q: Vector, uniform: Vector, presence: npt.NDArray[np.int64], inside: npt.NDArray[np.bool_]) -> Any:
     """Combination index [N] of each row: drawn from q [C] among those inside what the row has, −1 where all have q = 0.
 

@@ -78,6 +78,13 @@ class FrozenNetwork:
             Parameter("weight.bias", (1,), "zeros"),
         ]
 
+    def modules(self, tensors: dict[str, Tensor], m: int) -> list[Tensor]:
+        """Of the parameters (or what has their names and shapes) those of modality m alone: its adapters.
+
+        The classifiers and the weight MLP read all modalities, so they are of none.
+        """
+        return [tensors[f"adapter.{m}.A"], tensors["shared.B"][:, m], tensors["private.B"][:, m]]
+
     def product(self, a: Tensor, b: Tensor) -> Tensor:
         """[.., n, k] × [.., k, l] in the configured precision."""
         batch = a.shape[:-2]
@@ -161,6 +168,12 @@ class FrozenNetwork:
         inputs[m] [N, D_m] (the same rows for all lanes); encoded [U, M, N, W], cohorts: lanes that share an encoder.
         Equal to `forward` with each combination in turn, to float tolerance.
         """
+        return self.differentiable(params, inputs, encoded, lanes, cohorts)
+
+    def differentiable(
+        self, params: dict[str, Tensor], inputs: list[Tensor], encoded: Tensor, lanes: Lanes, cohorts: Sequence[int]
+    ) -> Tensor:
+        """`all_combinations`, through which gradients flow."""
         rows = max(ROWS, _CELLS // len(self.member) // ROWS * ROWS)
         total = len(inputs[0])
         inputs, encoded = [padded_rows(x, 0) for x in inputs], padded_rows(encoded, 2)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from mcutune.domain.task import Task
 
 _EPSILON = 1e-12  # a representation of zeros (adapters start there) has cosine 0, not 0/0
 
@@ -19,6 +25,14 @@ def task_loss(output: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     else:
         each = functional.cross_entropy(output.flatten(0, 1), target.flatten(), reduction="none").view(target.shape)
     return (each * weight).sum(1)
+
+
+def balance(target: npt.NDArray[Any], classes: int, task: Task, kind: str) -> npt.NDArray[np.float32]:
+    """Weight of every class [K]: 1, or inversely to its share of the training rows, 1 on average over rows."""
+    if task is not Task.CLASSIFICATION or kind == "none":
+        return np.ones(max(classes, 1), dtype=np.float32)
+    counts = np.bincount(target, minlength=classes)
+    return (len(target) / (classes * np.maximum(counts, 1))).astype(np.float32)
 
 
 def squared_cosine(shared: Tensor, private: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +19,13 @@ from mcutune.domain.combination import Modalities, combination_index, membership
 from mcutune.domain.task import Task
 from mcutune.errors import BadInput, Damaged
 from mcutune.model.checkpoint import EPOCHS, FACTS, WEIGHTS, expect, read, read_epochs, unpacked
+from mcutune.model.dpft import draws_by_dialogue
 from mcutune.model.encoder import encode, make_encoder
 from mcutune.model.frozen import FrozenNetwork
+from mcutune.model.gradients import Piece, drawn_shares, gradient_norms, of_dialogues
 from mcutune.model.lanes import Lanes
-from mcutune.model.sequences import of_rows
+from mcutune.model.losses import balance
+from mcutune.model.sequences import Sequences, of_rows
 from mcutune.model.settings import settings
 from mcutune.model.trained import TrainedNetwork
 
@@ -115,6 +119,36 @@ class Predictor:
             found.append(one)
         return found
 
+    def gradient_norms(
+        self, epochs: Sequence[Predictor], features: dict[str, Array], labels: Array, dialogue: Array, order: Array,
+        group: Array, *, presence: Array, rows: Array,
+    ) -> Array:  # fmt: skip
+        """Norm of the gradient of the task loss at each modality's own modules after each epoch, float64 [E, M].
+
+        epochs: as `epochs` gives them. rows: numbers of those that the loss is over, all labelled; the others are
+        their context. What the loss is: model/gradients.py. Raises Damaged where DPFT's probabilities are not of these
+        epochs.
+        """
+        q = np.asarray((self.info.get("dpft") or {}).get("probabilities", ()), dtype=np.float64)
+        if q.shape != (len(epochs), len(self.modalities.labels)):
+            raise Damaged(f"{self._folder / FACTS} does not have the probabilities of {len(epochs)} epochs")
+        have = self._presence(features, presence)
+        has = of_dialogues(have, dialogue) if draws_by_dialogue(self.settings) else have
+        near = np.flatnonzero(np.isin(dialogue, dialogue[rows])) if self.attends else rows
+        inputs = [x[near] for x in self._normalised(features, have, group, None)]
+        own, asked = have[near], np.isin(near, rows)
+        every = self._pieces(inputs, torch.from_numpy(own), dialogue[near], order[near])
+        pieces, target = list(every), np.where(asked, labels[near], np.zeros_like(labels[near]))
+        row_weight = asked.astype(np.float64)
+        if self.task is Task.CLASSIFICATION:
+            row_weight *= balance(labels[rows], self.classes, self.task, self.settings.class_weight)[target]
+        found = []
+        for one, probabilities in zip(epochs, q, strict=True):
+            weight = drawn_shares(probabilities, has[near], own) * row_weight
+            weight /= max(weight.sum(), np.finfo(float).tiny)
+            found.append(gradient_norms(self.network, one.params, pieces, torch.from_numpy(target), weight))
+        return np.stack(found)
+
     def all_combinations(
         self, features: dict[str, Array], dialogue: Array, order: Array, group: Array,
         *, presence: Array | None = None, normalisation: Literal["train", "group", "none"] | None = None,
@@ -173,18 +207,26 @@ class Predictor:
 
     @torch.no_grad()
     def _all(self, inputs: list[Tensor], have: Tensor, dialogue: Array, order: Array) -> Array:
+        logits = torch.zeros(len(membership(len(self.dims))), len(have), self.classes)
+        for rows, logits_of in self._pieces(inputs, have, dialogue, order):
+            logits[:, rows] = logits_of(self.params)
+        return logits.numpy()
+
+    def _pieces(self, inputs: list[Tensor], have: Tensor, dialogue: Array, order: Array) -> Iterator[Piece]:
+        """Parts of the rows that can be computed alone, in no order."""
         blocks, dialogue_of = grouped(np.asarray(dialogue), np.asarray(order))
         if isinstance(self.network, FrozenNetwork):
-            encoded = []
+            frozen, encoded = self.network, []
             for m, (encoder, x) in enumerate(zip(self.encoders, inputs, strict=True)):
                 encoded.append(encode(encoder, x, have[:, m], torch.from_numpy(blocks)))
             stacked = torch.stack(encoded)[None]
-            result = self.network.all_combinations(self.params, inputs, stacked, self.lanes, [1])[0]
-            return result.numpy()
-        logits = torch.zeros(len(membership(len(self.dims))), len(have), self.classes)
+            yield slice(None), lambda params: frozen.differentiable(params, inputs, stacked, self.lanes, [1])[0]
+            return
         for first in range(0, len(blocks), _DIALOGUES_AT_ONCE):
             block = blocks[first : first + _DIALOGUES_AT_ONCE]
             rows = block[block >= 0]
-            some, lists = of_rows(inputs, rows, have.numpy(), dialogue_of)
-            logits[:, torch.from_numpy(rows)] = self.network.all_combinations(self.params, some, lists, self.lanes)[0]
-        return logits.numpy()
+            yield torch.from_numpy(rows), partial(self._trained, *of_rows(inputs, rows, have.numpy(), dialogue_of))
+
+    def _trained(self, inputs: list[Tensor], rows: list[Sequences], params: dict[str, Tensor]) -> Tensor:
+        assert isinstance(self.network, TrainedNetwork)
+        return self.network.differentiable(params, inputs, rows, self.lanes)[0]

@@ -71,6 +71,13 @@ class TrainedNetwork:
             Parameter("weight.bias", (1,), "zeros"),
         ]
 
+    def modules(self, tensors: dict[str, Tensor], m: int) -> list[Tensor]:
+        """Of the parameters (or what has their names and shapes) those of modality m alone: its projection and blocks.
+
+        The fusion layer and the head, adapters included, read all modalities, so they are of none.
+        """
+        return [one for name, one in tensors.items() if name.startswith((f"enter.{m}.", f"block.{m}."))]
+
     def _low(self, x: Tensor) -> Tensor:
         """x as products take it."""
         return x if self.kind is None else x.to(self.kind)
@@ -190,6 +197,12 @@ class TrainedNetwork:
         Attention reads one modality only, so each modality is encoded once and shared by all combinations; so is what
         the fusion layer's base takes of it.
         """
+        return self.differentiable(params, inputs, rows, lanes)
+
+    def differentiable(
+        self, params: dict[str, Tensor], inputs: list[Tensor], rows: list[Sequences], lanes: Lanes
+    ) -> Tensor:
+        """`all_combinations`, through which gradients flow."""
         encoded = []
         for m, x in enumerate(inputs):
             shared, private = self._unimodal(params, m, x, rows[m], lanes)

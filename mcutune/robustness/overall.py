@@ -32,7 +32,6 @@ from mcutune.robustness.sums import unit_sums
 Entry = dict[str, Any]
 
 ALPHA = 0.25  # share of the combinations in cvar
-_NO_GRADIENTS = "gradient norms of the modalities' modules are not recorded in training"
 MOST_MODALITIES = 10  # modalities: 2^M combinations in M! orders
 
 
@@ -60,7 +59,6 @@ def overall(block: Block, metrics: Sequence[str], how: Resampling) -> tuple[list
         shares.low[-1:], shares.high[-1:] = shares.low[-1:].clip(min=0), shares.high[-1:].clip(max=1)  # evenness
         indices.append(_index(block, metric, "evenness", shares, len(block.data.names)))
         contributions += list(_contributions(block, metric, shares))
-    indices.append(not_measured(block, None, "learning", _NO_GRADIENTS))
     return summaries, indices, contributions
 
 

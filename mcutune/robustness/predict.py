@@ -24,6 +24,7 @@ from mcutune.robustness.compared import CALIBRATION, takes_part
 from mcutune.robustness.composed import Composed
 from mcutune.robustness.every_epoch import Entry, epochs_file, write_epoch
 from mcutune.robustness.evidence import ParquetFile
+from mcutune.robustness.learning import Training, gradients_file, not_repeatable, write_norms
 from mcutune.robustness.masks import Masks
 from mcutune.robustness.noise import NoiseSource
 from mcutune.robustness.selection import Seed, Selection, Winner
@@ -136,20 +137,32 @@ def predict_source(
 def predict_epochs(
     folder: Path, selection: Selection, table: Table, splits: dict[str, Split], needed: Array, step: Step, load: Load
 ) -> Entry:  # fmt: skip
-    """Answers for each fold's test rows after every epoch of its winner; which epoch validation chose."""
-    chosen = []
-    with ParquetFile(folder / epochs_file(table.manifest.name)) as file:
+    """Answers for each fold's test rows after every epoch of its winner; which epoch validation chose.
+
+    Beside them the norms of the gradients over training rows.
+    """
+    chosen, name, reason, taken, available = [], table.manifest.name, None, 0, 0
+    with ParquetFile(folder / epochs_file(name)) as file, ParquetFile(folder / gradients_file(name)) as norms:
         for winner in selection.winners:
             split = splits[winner.fold]
             batch = batch_of(table, split.test, table.labelled[split.test])
+            training: Training | None = None
             for seed in winner.seeds:
                 step(f"every epoch, fold {winner.fold}, seed {seed.seed}")
                 model: Any = load(seed.folder)
                 _belongs(model, seed, table, split)
-                for number, one in enumerate(model.epochs(), 1):
+                epochs = model.epochs()
+                for number, one in enumerate(epochs, 1):
                     write_epoch(file, batch, one, needed, winner.fold, seed.seed, number)
                 chosen.append({"fold": winner.fold, "seed": seed.seed, "epoch": model.info["best_epoch"]})
-    return {"model": selection.name, "chosen": chosen}
+                reason = reason or not_repeatable(model.configuration)
+                if reason is None:
+                    training = training or Training(table, winner.fold, model)
+                    write_norms(norms, training.norms(model, epochs), winner.fold, seed.seed, model.modalities.names)
+            if training is not None:
+                taken, available = taken + len(training.rows), available + training.available
+    gradients = {"reason": reason, "rows": taken, "available": available}
+    return {"model": selection.name, "chosen": chosen, "gradients": gradients}
 
 
 def predict_target(

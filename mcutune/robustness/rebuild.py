@@ -32,6 +32,8 @@ from mcutune.robustness.every_epoch import selection_gap
 from mcutune.robustness.evidence import Array, read_manifest
 from mcutune.robustness.fingerprint import Classes, fingerprint
 from mcutune.robustness.kinds import KINDS, CrossDataset, Drawn, Fixed, LabelDependent, Masked, Noise, Protocol
+from mcutune.robustness.learning import index as learning_index
+from mcutune.robustness.learning import learning
 from mcutune.robustness.masks import classes_of
 from mcutune.robustness.mean_differences import families, mean_differences
 from mcutune.robustness.measure import Entry, comparisons, curves, measured, metrics_of, transfers
@@ -117,6 +119,10 @@ class _Rebuilding:
         return self._dataset(self.facts["data"], "test", self.source.modalities)
 
     @cached_property
+    def learned(self) -> Entry:
+        return learning(self.store, self.source.name, self.facts["every_epoch"], self.source.modalities.names)
+
+    @cached_property
     def target_data(self) -> Dataset:
         assert self.target is not None
         common = Modalities(common_modalities(self.source, self.target))
@@ -159,6 +165,7 @@ class _Rebuilding:
         report["answers"] = in_words(report)
         report["warnings"] = warnings(report, facts["warnings"] + parts.notes)
         report["calibration"] = self._calibration()
+        report["learning"] = self.learned
         report["selection_gap"] = selection_gap(self.store, self.data, facts["every_epoch"], facts["combinations"])
         report |= {"search": facts["search"], "dpft": facts["dpft"], "published": self._published()}
         return report
@@ -177,7 +184,7 @@ class _Rebuilding:
             self.parts.measurements += values
             tails, indices, contributions = overall(block, metrics, self.how)
             self.parts.summaries += summaries + tails
-            self.parts.indices += indices
+            self.parts.indices += indices + learning_index(block, self.learned, self.models[0]["name"])
             self.parts.contributions += contributions
             self.parts.degradation += curves(block, values, metrics)
             if isinstance(protocol, CrossDataset):

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from mcutune.domain.combination import combination_index, membership
 from mcutune.model.alignment import up
-from mcutune.model.dpft import draw
+from mcutune.model.dpft import draw, draws_by_dialogue
 from mcutune.model.noise import Place, stream
 from mcutune.training.config import Configuration
 from mcutune.training.lane import Lane
-from mcutune.training.resident import Resident, containment, draws_by_dialogue
+from mcutune.training.resident import Resident, containment
 
 Rows = npt.NDArray[np.int64]
 Uniform = npt.NDArray[np.float64]

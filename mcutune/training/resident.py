@@ -17,6 +17,8 @@ from mcutune.data.views import FoldData
 from mcutune.domain.combination import combination_index, combinations, membership
 from mcutune.domain.task import Task
 from mcutune.errors import BadInput
+from mcutune.model.dpft import draws_by_dialogue
+from mcutune.model.losses import balance
 from mcutune.model.noise import Place, stream
 from mcutune.training.config import Configuration
 from mcutune.training.incomplete import incomplete
@@ -105,15 +107,6 @@ def resident(data: FoldData, configuration: Configuration, device: torch.device)
     )
 
 
-def draws_by_dialogue(configuration: Configuration) -> bool:
-    """Whether one combination is drawn for a whole dialogue rather than for each row."""
-    if configuration.encoder == "trained":
-        return True  # its attention reads the dialogue
-    if configuration.draw == "auto":
-        return configuration.encoder_kind == "dialogue"
-    return configuration.draw == "dialogue"
-
-
 def probe_rows(training: Rows, own: Rows, dialogue_of: Rows, configuration: Configuration, whole: bool) -> Rows:
     """The fixed probe: at most a tenth of the training rows, complete ones first.
 
@@ -130,14 +123,6 @@ def probe_rows(training: Rows, own: Rows, dialogue_of: Rows, configuration: Conf
         return np.sort(np.asarray(chosen, dtype=np.int64))
     complete = own[shuffled] == own.max()
     return np.sort(shuffled[np.argsort(~complete, kind="stable")][:wanted])
-
-
-def balance(target: npt.NDArray[Any], classes: int, task: Task, kind: str) -> npt.NDArray[np.float32]:
-    """Weight of every class [K]: 1, or inversely to its share of the training rows, 1 on average over rows."""
-    if task is not Task.CLASSIFICATION or kind == "none":
-        return np.ones(max(classes, 1), dtype=np.float32)
-    counts = np.bincount(target, minlength=classes)
-    return (len(target) / (classes * np.maximum(counts, 1))).astype(np.float32)
 
 
 def containment(count: int) -> npt.NDArray[np.bool_]:

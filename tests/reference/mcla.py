@@ -64,6 +64,8 @@ def norm(params, name, x):
 
 def attention(qkv, heads, attended):
     """What each of T utterances takes from those attended to; qkv: T vectors [3 W]."""
+    if not qkv:
+        return []
     width = len(qkv[0]) // 3
     size = width // heads
     mixed = []
