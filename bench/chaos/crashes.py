@@ -6,6 +6,7 @@ what was there before or what is there after, never between; and the same work d
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import re
@@ -53,20 +54,34 @@ class _Laid:
 
 
 def campaign(folder: Path, seed: int, most: int | None = None, chosen: tuple[Way, ...] = ()) -> Outcome:
-    """Every point of every way; `most`: of each way and fault, drawn by seed."""
+    """Every point of every way; `most`: of each way and fault, drawn by seed, and twice as many kills."""
     rng, found, begun = random.Random(seed), Outcome(), time.monotonic()
     for number, way in enumerate(chosen or ways()):
         place = folder / f"way{number}"
         laid = _lay(way, place)
         for fault, (calls, form) in FAULTS.items():
             points = [point for point in laid.points if point[0] in calls]
-            if most is not None and len(points) > most:
-                points = sorted(rng.sample(points, most))
+            if most is not None:
+                points = _some(points, 2 * most if fault == KILL else most, rng)
             for call, n in points:
                 _inject(laid, place, fault, f"{call}:{form.format(n=n)}", found)
         shutil.rmtree(place, ignore_errors=True)
     found.seconds = time.monotonic() - begun
     return found
+
+
+def _some(points: list[tuple[str, int]], most: int, rng: random.Random) -> list[tuple[str, int]]:
+    """One of each kind of call in turn, the rare kinds first: a rename is one of many, and there the state changes.
+
+    Calls that open come last: what is found after a kill there is found after a kill at the next call, too.
+    """
+    kinds: dict[str, list[tuple[str, int]]] = {}
+    for point in rng.sample(points, len(points)):
+        kinds.setdefault(point[0], []).append(point)
+    opening = kinds.pop("openat", [])
+    rare = sorted(kinds.values(), key=lambda kind: (len(kind), kind[0][0]))
+    turns = [point for turn in itertools.zip_longest(*rare) for point in turn if point is not None] + opening
+    return turns[:most]
 
 
 def _lay(way: Way, place: Path) -> _Laid:

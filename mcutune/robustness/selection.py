@@ -112,6 +112,7 @@ class _BestFold(Lenient):
 class _Best(Lenient):
     run: str
     data: _Data
+    order: int = 0
     finished: str
     best: list[_BestFold]
 
@@ -158,7 +159,7 @@ def _last_finished(home: Path) -> str:
     names = runs_with_best(home)
     if not names:
         raise BadInput(f"no run in {home} has finished", hint="mcutune search makes one")
-    return max(names, key=lambda name: (_read_best(name, home).finished, name))
+    return max((best.order, best.finished, name) for name in names for best in [_read_best(name, home)])[-1]
 
 
 def _read_best(name: str, home: Path) -> _Best:

@@ -11,8 +11,6 @@ import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from mcutune.data.views import FoldData
@@ -27,8 +25,8 @@ from mcutune.domain.trial import (
     State,
     Verdict,
 )
-from mcutune.errors import BadInput, NoResources, UserError
-from mcutune.files import home, keep_aside, read_sealed, sealed, unusable, write_json
+from mcutune.errors import NoResources
+from mcutune.files import home, unusable
 from mcutune.search import progress
 from mcutune.search.artefacts import EncoderCache, write_checkpoints
 from mcutune.search.dispatch import Dispatch
@@ -39,10 +37,11 @@ from mcutune.search.meter import Meter
 from mcutune.search.pack_sizes import Timings, told
 from mcutune.search.packs import Packs, PackState
 from mcutune.search.records import EventRow, LaneRow, Row, StudyRow, TrialRow
-from mcutune.search.run_folder import BEST, STOP, Plan, agree, make_folder, study_row
+from mcutune.search.run_folder import STOP, Plan, agree, make_folder, study_row
 from mcutune.search.snapshot import Snapshots
 from mcutune.search.study import Study
-from mcutune.search.summary import FINISHED, best_of, summary_of
+from mcutune.search.summary import FINISHED, summary_of
+from mcutune.search.winners import write_best
 
 IDLE = 0.2  # seconds after which a pack with nothing to do asks again
 FULL = 5.0  # seconds after which packs ask again while the disk is full
@@ -350,13 +349,7 @@ class Coordinator:
 
     def _finish(self) -> None:
         """best.json: who won in every fold, and where the checkpoints lie; an event says that nothing is to come."""
-        path = self.plan.folder / BEST
-        best = best_of(self._records, self.plan.folder)
-        if best and _written(path) != best:
-            data = {"table": self.plan.data, "table_hash": next(iter(self._records.studies.values())).row.table_hash}
-            finished = datetime.now(UTC).isoformat(timespec="seconds")
-            facts = {"schema": 2, "run": self.plan.name, "data": data, "finished": finished, "best": best}
-            write_json(path, sealed(facts))
+        write_best(self.plan, self._records)
         if not self._records.events or self._records.events[-1].kind != FINISHED:
             self._put(EventRow(FINISHED, None, None, None, "all trials have ended and none is to come"))
             self._ledger.commit(self._meter.now, self._meter.gpu)
@@ -387,14 +380,3 @@ class Coordinator:
         except Exception as error:
             self._error = error
             raise
-
-
-def _written(path: Path) -> Any:
-    """The winners that best.json names; None where there is no such file, or it is not whole: it is made anew."""
-    try:
-        return read_sealed(path)["best"]
-    except BadInput:
-        return None
-    except (UserError, KeyError, TypeError):
-        keep_aside(path)
-        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.scale import Played, resident, time_commits
+from bench.scale import Played, time_commits
 from mcutune.cluster import warden
 from mcutune.domain.trial import Failure, LaneEpoch, LaneFailure, LaneId, LaneOrder, State
 from mcutune.errors import Busy
@@ -135,23 +136,28 @@ def test_62_readers_poll_while_a_search_writes(tmp_path: Path) -> None:
     client = Coordinator(plan)
     over = tmp_path / "over"
     readers = [forked(lambda n=n: _poll(plan.folder, over, tmp_path / f"told{n}")) for n in range(8)]  # type: ignore[misc]
-    packs, memory = [FakePack(name, 4) for name in "ab"], []
+    packs, objects = [FakePack(name, 4) for name in "ab"], dict[int, int]()
     commits = _timed(client)
-    while not client.done:
-        for pack in packs:
-            pack.step(client)
-        memory.append(resident())
-        time.sleep(0.002)  # else the readers hardly get a turn on few cores
-    over.touch()
+    try:
+        while not client.done:
+            for pack in packs:
+                pack.step(client)
+            hundreds = len(client._records.studies["1"].trials) // 100
+            if hundreds not in objects:
+                objects[hundreds] = len(gc.get_objects())
+            time.sleep(0.002)  # else the readers hardly get a turn on few cores
+    finally:
+        over.touch()
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in readers]
     client.close()
     assert codes == [0] * 8
     told = [json.loads((tmp_path / f"told{n}").read_text()) for n in range(8)]
     assert [one["errors"] for one in told] == [[]] * 8
-    took = sorted(seconds for one in told for seconds in one["took"])
-    assert min(len(one["took"]) for one in told) >= 5 and took[int(0.99 * len(took))] < 0.2
+    assert min(len(one["took"]) for one in told) >= 5
+    took = sorted(seconds for one in told for seconds in one["took"][1:])  # the first one imports
+    assert took[int(0.99 * len(took))] < 0.015, "the whole ledger was read"
     assert sorted(commits)[int(0.99 * len(commits))] < patience(0.05)
-    assert memory[-1] < 1.2 * memory[len(memory) // 10]
+    assert objects[4] - objects[1] < 5 * 300, "what has ended is kept"  # 1 a trial; 18 where its epochs stay
     assert sum(status(plan.folder)["trials"].values()) == 500
 
 

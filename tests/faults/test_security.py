@@ -8,6 +8,7 @@ import os
 import pickle
 import stat
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from mcutune.robustness import html
 from mcutune.search.ledger import DATABASE
 from tests import test_architecture
 from tests.cli import test_render, test_render_report
-from tests.faults.conftest import NAME, SEARCH, World
+from tests.faults.conftest import NAME, ROOT, SEARCH, World
 from tests.robustness.made_reports import HOSTILE, hostile, sample
 from tests.robustness.test_html import Parsed, short
 
@@ -126,10 +127,15 @@ MORE = (
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def harmless() -> list[Any]:
+    return Parsed(html.render(hostile(short(sample()), "harmless"))).shape
+
+
 @pytest.mark.parametrize("bad", [*HOSTILE, *MORE], ids=range(len(HOSTILE) + len(MORE)))
-def test_69_hostile_names_in_the_page(bad: str) -> None:
-    harmless, spoiled = (html.render(hostile(short(sample()), text)) for text in ("harmless", bad))
-    assert Parsed(spoiled).shape == Parsed(harmless).shape and Parsed(spoiled).faults == []
+def test_69_hostile_names_in_the_page(bad: str, harmless: list[Any]) -> None:
+    spoiled = html.render(hostile(short(sample()), bad))
+    assert Parsed(spoiled).shape == harmless and Parsed(spoiled).faults == []
     assert all(character.isprintable() or character == "\n" for character in spoiled)
 
 
@@ -167,12 +173,39 @@ def alone() -> tuple[str, ...]:
     return prefix
 
 
+COMMANDS = (
+    SEARCH,
+    ("compare", NAME, "--with", "epochs", "--place", "process", "--plain"),
+    ("robustness", "--ckpt", NAME, "--protocol", "fixed", "--protocol", "random"),
+    ("report", NAME, "--latex", "table.tex"),
+    ("export", NAME, "--to", "exported"),
+    ("study", "export", NAME, "--to", "study"),
+    ("status",),
+    ("data", "make", "digits"),
+    ("data", "check", "small"),
+    ("doctor",),
+)
+IN_TURN = """\
+import json, sys
+from mcutune.cli import app
+for command in json.load(sys.stdin):
+    code = app.run(command)
+    if code:
+        sys.exit(f"{' '.join(command)}: {code}")
+import socket
+socket.if_nameindex() == [(1, "lo")] or sys.exit("there is a network")
+"""
+
+
 def test_70_no_network(fresh: World) -> None:
-    made = ("robustness", "--ckpt", NAME, "--protocol", "fixed", "--protocol", "random")
-    for command in (SEARCH, made, ("report", NAME), ("doctor",)):
-        process = fresh.shell(*command, prefix=alone())
-        _, err = process.communicate()
-        assert process.returncode == 0, err
+    """Every command that needs no Ray (test_security_on_ray.py), in one process that has no interface that is up."""
+    process = subprocess.Popen(
+        [*alone(), sys.executable, "-c", IN_TURN], cwd=fresh.home, text=True, stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    out, err = process.communicate(json.dumps(COMMANDS))
+    assert process.returncode == 0, err
+    assert (fresh.home / "exported").is_dir() and "epochs" in out
 
 
 def test_71_a_vulnerable_dependency(fresh: World, monkeypatch: pytest.MonkeyPatch) -> None:

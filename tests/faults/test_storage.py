@@ -19,10 +19,13 @@ import pytest
 
 from mcutune.cluster.private import private_folder
 from mcutune.errors import BadInput, Damaged
+from mcutune.files import read_sealed
 from mcutune.robustness import evidence
 from mcutune.robustness.rebuild import rebuild
+from mcutune.robustness.selection import select
 from mcutune.search import coordinator as coordinator_module
 from mcutune.search import ledger as ledger_module
+from mcutune.search import winners as winners_module
 from mcutune.search.lock import RunLock
 from tests.faults.conftest import NAME, SEARCH, World
 from tests.search import test_coordinator, test_ledger, test_ledger_damage
@@ -244,11 +247,30 @@ class _Jumping(datetime):
 
 def test_22_the_clock_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = Play(plan_of(tmp_path / "reference")).run()
-    for module in (ledger_module, coordinator_module):
+    for module in (ledger_module, winners_module):
         monkeypatch.setattr(module, "datetime", _Jumping)
     monkeypatch.setattr(time, "time", lambda: 0.0)
     assert Play(plan_of(tmp_path / "run"), packs=2, seed=5, kill=0.05).run() == expected
     assert _Jumping.count > 20
+
+
+def test_22_which_run_finished_last(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By number, whatever the clock says; also where a run goes on and has the same winner."""
+    first = read_sealed(world.run / "best.json")
+
+    class Frozen(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.fromisoformat(first["finished"]) - timedelta(days=400)
+
+    monkeypatch.setattr(winners_module, "datetime", Frozen)
+    world.good(*SEARCH, "--trials", "2", "--name", "another")
+    assert select("best", world.home).name == "another"
+    world.good(*SEARCH, "--trials", "5")
+    again = read_sealed(world.run / "best.json")
+    assert select("best", world.home).name == NAME and again["order"] == 3
+    world.good(*SEARCH, "--trials", "2", "--name", "another")  # only shown
+    assert select("best", world.home).name == NAME
 
 
 LINKED = ("ledger.db", "ledger.db-wal", "ledger.head", "manifest.json", "best.json", ".lock", "stop", "checkpoints",

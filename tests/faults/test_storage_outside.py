@@ -178,9 +178,10 @@ def test_20_a_folder_that_cannot_be_written(fresh: World, closed: object) -> Non
     before = sorted(fresh.home.rglob("*"))
     with closed(fresh.home) as prefix:  # type: ignore[operator]
         process = fresh.shell(*SEARCH, prefix=prefix, HOME="/nonexistent")
-        _, err = process.communicate()
+        out, err = process.communicate()
     assert process.returncode == 2 and err.startswith("error: ") and err.count("\n") == 1, err
     assert str(fresh.home) in err
+    assert "4 trials" not in out, "it began"
     assert sorted(fresh.home.rglob("*")) == before
 
 

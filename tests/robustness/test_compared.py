@@ -195,7 +195,7 @@ def test_one_asked_for_by_name_is_like_any_other(tmp_path: Path) -> None:
 def test_what_does_not_belong_is_left_out_or_refused(tmp_path: Path) -> None:
     folder = world(tmp_path)
     facts = read_json(folder / "models.json")
-    write_json(folder / "models.json", {**facts, "winners": {"0": ["0" * 64]}})
+    write_json(folder / "models.json", {**facts, "winners": {fold: ["0" * 64] * 2 for fold in facts["winners"]}})
     report = report_of(tmp_path, "fixed")
     assert len(report["models"]) == 2
     assert any("belongs to other winners" in one for one in report["warnings"]), report["warnings"]
@@ -208,10 +208,13 @@ def test_what_does_not_belong_is_left_out_or_refused(tmp_path: Path) -> None:
     with pytest.raises(Damaged, match="its own hash differs"):
         report_of(tmp_path, "fixed")
     write_json(folder / "models.json", facts)
-    spoilt = folder / facts["models"][0]["folds"][0]["parts"][0]["seeds"][0]["folder"] / "checkpoint.json"
-    spoilt.write_text(spoilt.read_text(encoding="utf-8") + " ", encoding="utf-8")
-    with pytest.raises(Damaged, match="not the checkpoint that models.json names"):
-        report_of(tmp_path, "fixed")
+    for n, part in ((0, 0), (2, -1)):  # a model of one part, and the last part of one of several
+        spoilt = folder / facts["models"][n]["folds"][0]["parts"][part]["seeds"][0]["folder"] / "checkpoint.json"
+        sound = spoilt.read_text(encoding="utf-8")
+        spoilt.write_text(f"{sound} ", encoding="utf-8")
+        with pytest.raises(Damaged, match="not the checkpoint that models.json names"):
+            report_of(tmp_path, "fixed")
+        spoilt.write_text(sound, encoding="utf-8")
     part = facts["models"][0]["folds"][0]["parts"][0]
     part["seeds"][0]["folder"] = "../../../elsewhere"
     write_json(folder / "models.json", facts)
