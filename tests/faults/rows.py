@@ -48,7 +48,7 @@ ROWS: dict[int, Row] = {
         "A",
         "a GPU is asked for where there is none",
         "5 before the first trial",
-        "without --gpus-per-pack a machine without a GPU is used as it is; the first line says what packs run on",
+        "without --gpus-per-pack a machine without a GPU is used as it is, and the first line says so",
     ),
     11: Row(
         "A",

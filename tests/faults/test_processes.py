@@ -173,3 +173,4 @@ def test_10_a_gpu_where_there_is_none(fresh: World) -> None:
     err = fresh.refused(5, *SEARCH, "--gpus-per-pack", "1")
     assert "1 GPU" in err and "0 GPUs" in err
     assert not (fresh.run / "ledger.db").exists()
+    assert "1 pack of up to 8 lanes, 1 CPU each" in fresh.good(*SEARCH), "nobody is told on what it runs"

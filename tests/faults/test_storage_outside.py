@@ -261,7 +261,8 @@ def _without_locks(world: World, command: tuple[str, ...], only: Path | None) ->
     """Exit code, output, errors, and what strace saw. `only`: the one file that cannot be locked; else none can."""
     log = world.home.parent / "strace"
     chosen = ("-P", str(only)) if only is not None else ()
-    prefix = ("strace", "-f", "-qq", "-o", str(log), "-e", "trace=flock", "-e", "inject=flock:error=ENOLCK", *chosen)
+    inject = ("-e", "trace=flock", "-e", "inject=flock:error=ENOLCK")
+    prefix = ("strace", "-f", "--seccomp-bpf", "-qq", "-o", str(log), *inject, *chosen)
     process = world.shell(*command, prefix=prefix)
     out, err = process.communicate()
     assert process.returncode == 2, err
