@@ -1,6 +1,26 @@
-"""`python -m mcutune`."""
+"""`mcutune`, and `python -m mcutune`: heed Ctrl-C first, which may come while the rest is being imported."""
 
-from mcutune.cli.app import main
+from __future__ import annotations
+
+import sys
+
+from mcutune.cli.interruption import EXIT, Ending
+
+
+def main() -> None:
+    """The entry point of the `mcutune` script."""
+    ending = Ending()  # never closed: the process ends with the command
+    try:
+        from mcutune.cli.app import run
+
+        code = run(sys.argv[1:], ending)
+    except KeyboardInterrupt:  # before the command, or while its last word was said
+        from mcutune.cli.failures import told_stopped
+
+        ending.code = code = EXIT
+        told_stopped()
+    sys.exit(code)
+
 
 if __name__ == "__main__":
     main()

@@ -13,7 +13,8 @@ import typer
 
 from mcutune import __version__
 from mcutune.cli import compare, data, diff, doctor, export, report, robustness, search, status, stop, study
-from mcutune.cli.failures import ending_signals, guarded
+from mcutune.cli.failures import guarded
+from mcutune.cli.interruption import Ending, heeded
 
 app = typer.Typer(
     name="mcutune",
@@ -56,14 +57,14 @@ def _root(
     """The options that stand before a command."""
 
 
-def run(arguments: list[str]) -> int:
-    """Run one command; return its exit code."""
+def run(arguments: list[str], ending: Ending | None = None) -> int:
+    """Run one command; return its exit code. `ending`: who heeds the signals already."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character gets its escape
             stream.reconfigure(errors="backslashreplace")
     debug, arguments = "--debug" in arguments, [part for part in arguments if part != "--debug"]
-    with ending_signals(), _private_files():
-        return guarded(lambda: _invoke(arguments), debug=debug, crash_folder=_crash_folder)
+    with heeded() if ending is None else contextlib.nullcontext(ending) as heeding, _private_files():
+        return guarded(lambda: _invoke(arguments), debug=debug, crash_folder=_crash_folder, ending=heeding)
 
 
 @contextlib.contextmanager
@@ -95,5 +96,7 @@ def _crash_folder() -> Path:
 
 
 def main() -> None:
-    """The entry point of the `mcutune` script."""
-    sys.exit(run(sys.argv[1:]))
+    """What a `mcutune` script calls that an earlier commit installed."""
+    from mcutune.__main__ import main
+
+    main()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 
+from mcutune.cli.interruption import EXIT, HINT, STOPPED, Ending
 from mcutune.errors import BadInput, Damaged, NoResources, Problems, Stopped, UserError
 from mcutune.files import NO_LOCKS
 from mcutune.inert import inert
@@ -25,48 +23,51 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM
 _SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "API_KEY", "CREDENTIAL")
 
 
-def guarded(work: Callable[[], int], *, debug: bool, crash_folder: Callable[[], Path]) -> int:
-    """Run a command; return its exit code, having said on stderr what went wrong, if anything did."""
+def guarded(
+    work: Callable[[], int], *, debug: bool, crash_folder: Callable[[], Path], ending: Ending | None = None
+) -> int:  # fmt: skip
+    """Run a command; return its exit code, having said on stderr what went wrong, if anything did.
+
+    `ending`: told the code before anything is said, so that no signal disturbs the last word.
+    """
+
+    def ends(code: int) -> int:
+        if ending is not None:
+            ending.code = code
+        return code
+
     try:
         code = work()
         sys.stdout.flush()
-        return code
+        return ends(code)
     except BrokenPipeError:
         _discard_output()
-        return 0
+        return ends(0)
     except KeyboardInterrupt:
-        return _told(Stopped("stopped", hint="the same command continues where it was"), debug)
+        ends(EXIT)
+        return told_stopped(debug)
     except UserError as error:
+        ends(error.exit_code)
         return _told(error, debug)
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # of typer: its message is the help
             print(error.format_message())  # type: ignore[attr-defined]
-            return 0
+            return ends(0)
         if hasattr(error, "format_message"):  # usage errors of typer, whose class has moved between its versions
-            return _usage(error)
+            return ends(_usage(error))
         known = foreseen(error)
         if known is not None:
-            return _told(known, debug)
+            return ends(_told(known, debug))
+        if ending is not None and ending.asked:  # a library made another error of the interrupt
+            ends(EXIT)
+            return told_stopped(debug)
         folder = getattr(error, "crash_folder", None)
-        return _unforeseen(error, debug, crash_folder if folder is None else lambda: folder)
+        return ends(_unforeseen(error, debug, crash_folder if folder is None else lambda: folder))
 
 
-@contextlib.contextmanager
-def ending_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a command as Ctrl-C does: places are closed, and the last word says how to go on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def told_stopped(debug: bool = False) -> int:
+    """Say that a signal has ended the command; its exit code."""
+    return _told(Stopped(STOPPED, hint=HINT), debug)
 
 
 @contextlib.contextmanager

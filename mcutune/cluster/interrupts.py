@@ -26,7 +26,8 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._received) for number in _SIGNALS}
+            heard = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]  # nohup has one ignored
+            self._before = {number: signal.signal(number, self._received) for number in heard}
         return self
 
     def __exit__(
