@@ -96,7 +96,5 @@ def _crash_folder() -> Path:
 
 
 def main() -> None:
-    """What a `mcutune` script calls that an earlier commit installed."""
-    from mcutune.__main__ import main
-
-    main()
+    """What a `mcutune` script calls that an earlier commit installed; the present one is in __main__.py."""
+    sys.exit(run(sys.argv[1:]))
