@@ -202,8 +202,7 @@ class _Rebuilding:
         data, cells = self._measured_on(protocol), plan(protocol, self.source, self.target)
         patterns = self._patterns(protocol, data, cells)
         blocks = tuple(self._block(protocol, n, cells, patterns) for n in self._numbers(protocol)[:models])
-        about = self._about(protocol, data, patterns, len(cells))
-        return Stored(about, tuple(metrics_of(blocks[0], cells)), blocks)
+        return Stored(self._about(protocol, data, patterns, len(cells)), tuple(metrics_of(blocks[0], cells)), blocks)
 
     def _numbers(self, protocol: Protocol) -> list[int]:
         """The models that are measured under a protocol."""
@@ -220,9 +219,8 @@ class _Rebuilding:
 
     def _about(self, protocol: Protocol, data: Dataset, patterns: list[Pattern], cells: int) -> Entry:
         hashed = self.facts["targets"][0] if isinstance(protocol, CrossDataset) else self.facts["data"]
-        notes = list(protocol.notes)
         capped = [one.scenario for one in patterns if one.scenario.capped]
-        notes += [f"{one.name} is above (M − 1)/M = {one.used:.4f}, which was used." for one in capped]
+        notes = [*protocol.notes] + [f"{one.name} is above (M − 1)/M = {one.used:.4f}, which was used." for one in capped]
         noise, classes = self.facts["noise"].get(protocol.id, []), self._classes(protocol)
         return {
             **{key: getattr(protocol, key) for key in ("id", "version", "kind", "title", "hash", "citation")},
