@@ -21,7 +21,8 @@ from mcutune.inert import inert
 
 _AGAIN = "`mcutune robustness` makes it anew"
 NO_LOCKS = "put MCUTUNE_HOME on a local disk"
-_PROCESS_LACKS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # may pass: what waits for room goes on
+PROCESS_LACKS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _RAISE = "raise the limit (`ulimit -n` for open files), then the same command continues"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -53,7 +54,7 @@ def unusable(message: str, error: Exception, hint: str | None = None) -> UserErr
 
     The file is blameless then, and nobody should be sent to repair it.
     """
-    if getattr(error, "errno", None) in _PROCESS_LACKS:
+    if getattr(error, "errno", None) in PROCESS_LACKS:
         return NoResources(message, hint=_RAISE)
     return Damaged(message, hint=hint)
 

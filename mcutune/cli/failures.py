@@ -12,14 +12,13 @@ from pathlib import Path
 
 from mcutune.cli.interruption import EXIT, HINT, STOPPED, Ending
 from mcutune.errors import BadInput, Damaged, NoResources, Problems, Stopped, UserError
-from mcutune.files import NO_LOCKS
+from mcutune.files import DISK_FULL, NO_LOCKS, PROCESS_LACKS
 from mcutune.inert import inert
 
 _UNFORESEEN = 1
 _NO_RIGHTS = {errno.EACCES, errno.EPERM, errno.EROFS}
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP}
 _NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR}
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _SECRET_WORDS = ("TOKEN", "SECRET", "PASSWORD", "API_KEY", "CREDENTIAL")
 
 
@@ -96,7 +95,7 @@ def foreseen(error: BaseException) -> UserError | None:
             return Damaged(f"{name}{error.strerror}", hint="nothing more was written; check the disk")
         if error.errno in _NO_PATH:
             return BadInput(f"{inert(name, limit=120)}{error.strerror}", hint="check the path that was given")
-        if error.errno in _NO_ROOM:
+        if error.errno in (*DISK_FULL, *PROCESS_LACKS):
             return NoResources(f"{name}{error.strerror}", hint="make room, then the same command continues")
     return None
 

@@ -220,7 +220,8 @@ class _Rebuilding:
     def _about(self, protocol: Protocol, data: Dataset, patterns: list[Pattern], cells: int) -> Entry:
         hashed = self.facts["targets"][0] if isinstance(protocol, CrossDataset) else self.facts["data"]
         capped = [one.scenario for one in patterns if one.scenario.capped]
-        notes = [*protocol.notes] + [f"{one.name} is above (M − 1)/M = {one.used:.4f}, which was used." for one in capped]
+        notes = [*protocol.notes]
+        notes += [f"{one.name} is above (M − 1)/M = {one.used:.4f}, which was used." for one in capped]
         noise, classes = self.facts["noise"].get(protocol.id, []), self._classes(protocol)
         return {
             **{key: getattr(protocol, key) for key in ("id", "version", "kind", "title", "hash", "citation")},

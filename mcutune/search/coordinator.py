@@ -7,7 +7,6 @@ whose disk is full. One call at a time; nothing waits.
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,7 +25,7 @@ from mcutune.domain.trial import (
     Verdict,
 )
 from mcutune.errors import NoResources
-from mcutune.files import home, unusable
+from mcutune.files import DISK_FULL, home, unusable
 from mcutune.search import progress
 from mcutune.search.artefacts import EncoderCache, write_checkpoints
 from mcutune.search.dispatch import Dispatch
@@ -45,7 +44,6 @@ from mcutune.search.winners import write_best
 
 IDLE = 0.2  # seconds after which a pack with nothing to do asks again
 FULL = 5.0  # seconds after which packs ask again while the disk is full
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Coordinator:
@@ -156,7 +154,7 @@ class Coordinator:
             try:
                 self._encoders.put(key, files)
             except OSError as error:
-                if error.errno not in _NO_ROOM:
+                if error.errno not in DISK_FULL:
                     raise unusable(f"the encoder cache cannot be written: {error}", error) from error
                 self._pause(f"no room for an encoder: {error}")
 
@@ -261,7 +259,7 @@ class Coordinator:
         try:
             hashes = write_checkpoints(self.plan.folder, {result.lane: result.files for _, result in waiting})
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in DISK_FULL:
                 raise unusable(f"a checkpoint cannot be written: {error}", error, "check the disk") from error
             self._results = waiting
             needed = sum(len(content) for _, one in waiting for content in one.files.values())

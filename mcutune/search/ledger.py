@@ -24,7 +24,7 @@ from pathlib import Path
 
 from mcutune.domain.trial import State
 from mcutune.errors import BadInput, Damaged, NoResources, UserError
-from mcutune.files import replacing, sync_folder, unusable
+from mcutune.files import DISK_FULL, replacing, sync_folder, unusable
 from mcutune.search.commits import GENESIS, Commit, encoded, is_kept
 from mcutune.search.head import HEAD, Head, read_head
 from mcutune.search.records import TABLES, EpochRow, Records, Row, StudyRow, TrialRecord, TrialRow
@@ -35,7 +35,6 @@ SYNCHRONOUS = "FULL"
 _HINT = "nothing was written; `mcutune doctor` shows what can be saved"
 _ROOM = "the search goes on when there is room"
 _PAGES = 8 << 12  # bytes of a commit beside its facts: pages of the tree that are written anew
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _FACTS = "number INTEGER PRIMARY KEY, at TEXT, elapsed REAL, gpu REAL, epochs INTEGER, since INTEGER"
 _CHAIN = """SELECT number, at, elapsed, gpu, epochs, since, CAST(kept AS BLOB), CAST(steps AS BLOB), hash FROM commits
 WHERE number BETWEEN ? AND ? ORDER BY number"""
@@ -345,7 +344,7 @@ def failures_of(folder: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         code = getattr(error, "sqlite_errorcode", None)
-        if code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in _FULL:
+        if code == sqlite3.SQLITE_FULL or getattr(error, "errno", None) in DISK_FULL:
             raise NoSpace(f"the disk of {folder} is full", hint=_ROOM) from error
         raise _blamed(f"{folder}: {error}", error, "nothing more is written; check the disk") from error
 

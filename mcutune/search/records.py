@@ -151,9 +151,13 @@ class LaneRecord:
         """Whether it is to be trained with no other lane, so that its pack's next end tells who is to blame."""
         return self.shared >= SUSPECT
 
+    def is_to_blame(self, seen: int | None, others: int | None) -> bool:
+        """Whether nobody else can have ended its pack: the only one in training, at its furthest epoch."""
+        return others == 0 and seen == len(self.epochs)
+
     def failed(self, failure: Failure, seen: int | None, others: int | None) -> None:
         """An attempt failed; what cannot be the lane's fault is not counted."""
-        if failure is not Failure.LOST or (seen == len(self.epochs) and others == 0):
+        if failure is not Failure.LOST or self.is_to_blame(seen, others):
             self.failures.append(failure)
         elif seen == len(self.epochs) and others:
             self.shared += 1

@@ -8,7 +8,7 @@ from typing import Any
 from mcutune.domain.trial import Failure, LaneEpoch
 
 
-def unusable(said: LaneEpoch, combinations: int) -> tuple[Failure, str] | None:
+def why_not_recorded(said: LaneEpoch, combinations: int) -> tuple[Failure, str] | None:
     """Why an epoch with scores of so many combinations cannot be recorded; None if it can."""
     if not _are_numbers(said.scores, said.probabilities, said.divergences, (said.loss,)):
         return Failure.METRIC, f"what it measured in epoch {said.epoch} is not a list of numbers"

@@ -31,7 +31,7 @@ from mcutune.search.records import (
     TrialRow,
     blob,
 )
-from mcutune.search.reported import unusable
+from mcutune.search.reported import why_not_recorded
 from mcutune.search.rungs import Absent, Decision, decide, eta_of
 from mcutune.search.space import Space
 from mcutune.training.config import Configuration
@@ -126,7 +126,7 @@ class Study:
         if said.epoch != seen + 1 or said.epoch > due:
             self.failure(_failed(said, Failure.CRASH, f"reported epoch {said.epoch} after {seen}, due until {due}"))
             return
-        problem = unusable(said, len(self.measured))
+        problem = why_not_recorded(said, len(self.measured))
         if problem is not None:
             self.failure(_failed(said, *problem))
             return
@@ -163,12 +163,11 @@ class Study:
     def lost(self, lane: LaneId, seen: int, others: int | None, message: str) -> None:
         """The pack of a lane has ended, after `seen` epochs of this attempt, with `others` more lanes in training.
 
-        others: None if the lane only waited there. It is tried again, unless it was alone `RETRIES` times before.
+        others: None if the lane only waited there. It is tried again, unless it was to blame `RETRIES` times before.
         """
         record = self.lane(lane)
         assert record is not None
-        alone = others == 0 and seen == len(record.epochs)
-        if alone and record.failures.count(Failure.LOST) >= RETRIES:
+        if record.is_to_blame(seen, others) and record.failures.count(Failure.LOST) >= RETRIES:
             text = f"epoch {seen}: {message}"[:500]
             key, failure = _key(lane), Failure.LOST.value
             self._put(LaneRow(*key, record.attempt, State.FAILED.value, failure=failure, message=text))
