@@ -105,10 +105,13 @@ def run_in_process(
         coordinator = job.make()
         try:
 
-            def heartbeat(_: dict[str, Any]) -> None:
+            def heartbeat(told: dict[str, Any]) -> None:
                 if interrupts.asked:
                     coordinator.stop()
-                (watch or _nothing)(coordinator.progress())
+                progress = coordinator.progress()
+                (watch or _nothing)(progress)
+                if told.get("encoding"):  # else the pack would stay for all encoders that it needs
+                    _ended(progress, progress.stopped)
 
             run(
                 coordinator, pack=f"{job.run}-pack0-1", capacity=job.capacity, measure=job.measure, node="here",

@@ -141,9 +141,14 @@ class _Shift:
 
     def _advance(self, said: _Inbox) -> Orders:
         orders = self.client.advance(self.name, said.epochs, said.failures, said.results, self.capacity)
-        if self.heartbeat is not None:
-            self.heartbeat({"lanes": len(self.running), "parked": len(self.parked), "fold": self.start.fold})
+        self._beat(encoding=False)
         return orders
+
+    def _beat(self, encoding: bool) -> None:
+        """Say what is being done. `encoding`: an encoder is about to be trained, and none is lost by ending here."""
+        if self.heartbeat is not None:
+            counts = {"lanes": len(self.running), "parked": len(self.parked), "encoding": encoding}
+            self.heartbeat({**counts, "fold": self.start.fold})
 
     def _apply(self, orders: Orders) -> list[Lane]:
         """Sort the lanes by what was ordered for them; returns those that are to send their result."""
@@ -228,6 +233,7 @@ class _Shift:
                 for m in sorted(set(range(len(keys))) - set(found)):
                     answer = self.client.encoder(keys[m], self.name)
                     if answer == "train":
+                        self._beat(encoding=True)
                         answer = train_encoder(*given, m)
                         self.client.put_encoder(keys[m], answer)
                     if answer != "wait":

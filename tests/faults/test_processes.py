@@ -136,9 +136,25 @@ def test_07_stopped_once(fresh: World, uninterrupted: str, number: signal.Signal
         assert status(fresh.run)["ledger_hash"] == uninterrupted
 
 
+def test_07_stopped_while_encoders_are_trained(fresh: World) -> None:
+    """The one that is being trained is the last; six are needed."""
+    space, encoders = fresh.home / "tiny.yaml", fresh.home / "encoders"
+    shutil.rmtree(encoders)
+    space.write_text(space.read_text().replace("encoder_epochs: 2", "encoder_epochs: 200"))
+    process = fresh.shell(*SEARCH)
+    while not (encoders.exists() and list(encoders.glob("[!.]*"))):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 6 and err == "error: the search is stopped (the same command continues)\n", err
+    assert len(list(encoders.glob("[!.]*"))) <= 2
+    fresh.good("doctor", NAME)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_07_stopped_twice(fresh: World, number: signal.Signals) -> None:
-    """While encoders are trained, for a minute here: the first signal lets that end, the second does not."""
+    """While an encoder is trained, for many seconds here: the first signal lets that end, the second does not."""
     space = fresh.home / "tiny.yaml"
     space.write_text(space.read_text().replace("encoder_epochs: 2", "encoder_epochs: 1000"))
     process = fresh.shell(*SEARCH)
