@@ -41,11 +41,16 @@ def test_03_a_worker_is_killed(place: Place, tmp_path: Path) -> None:
 
 def test_06_packs_and_their_workers_share_the_last_cpus(place: Place, tmp_path: Path) -> None:
     """Two packs with a worker of one CPU each on a Ray of two CPUs: both are at work at once, nobody waits."""
-    seen: list[Any] = []
+    busy, start = [0], time.monotonic()
+
+    def watch(progress: Any) -> None:
+        busy.append(progress.lanes_busy)
+        assert max(busy) or time.monotonic() - start < patience(60), "the packs hold what their workers wait for"
+
     job = fake_job(tmp_path, "last", lanes=12, epochs=4, together=2)
-    progress = test_search_on_ray.fake_search(job, place, plan(Request(packs=2), capacity()), watch=seen.append)
+    progress = test_search_on_ray.fake_search(job, place, plan(Request(packs=2), capacity()), watch=watch)
     assert progress.finished == 12 and progress.lost == ()
-    assert max(one.lanes_busy for one in seen) == 4, "one waited for the other"
+    assert max(busy) == 4, "one waited for the other"
     with pytest.raises(NoResources, match="3 packs x 1 worker x 1 CPU = 3 CPUs are asked for, the place has 2 CPUs"):
         plan(Request(packs=3), capacity())
 
