@@ -121,13 +121,13 @@ class Predictor:
 
     def gradient_norms(
         self, epochs: Sequence[Predictor], features: dict[str, Array], labels: Array, dialogue: Array, order: Array,
-        group: Array, *, presence: Array, rows: Array,
+        group: Array, *, presence: Array, rows: Array, after: Array | None = None,
     ) -> Array:  # fmt: skip
-        """Norm of the gradient of the task loss at each modality's own modules after each epoch, float64 [E, M].
+        """Norm of the gradient of the task loss at each modality's own modules after epochs, float64 [E, M].
 
-        epochs: as `epochs` gives them. rows: numbers of those that the loss is over, all labelled; the others are
-        their context. What the loss is: model/gradients.py. Raises Damaged where DPFT's probabilities are not of these
-        epochs.
+        epochs: as `epochs` gives them; after: which of them, from 0 (default each). rows: numbers of those that the
+        loss is over, all labelled; the others are their context. What the loss is: model/gradients.py. Raises Damaged
+        where DPFT's probabilities are not of these epochs.
         """
         q = np.asarray((self.info.get("dpft") or {}).get("probabilities", ()), dtype=np.float64)
         if q.shape != (len(epochs), len(self.modalities.labels)):
@@ -143,10 +143,10 @@ class Predictor:
         if self.task is Task.CLASSIFICATION:
             row_weight *= balance(labels[rows], self.classes, self.task, self.settings.class_weight)[target]
         found = []
-        for one, probabilities in zip(epochs, q, strict=True):
-            weight = drawn_shares(probabilities, has[near], own) * row_weight
+        for number in range(len(epochs)) if after is None else after:
+            weight = drawn_shares(q[number], has[near], own) * row_weight
             weight /= max(weight.sum(), np.finfo(float).tiny)
-            found.append(gradient_norms(self.network, one.params, pieces, torch.from_numpy(target), weight))
+            found.append(gradient_norms(self.network, epochs[number].params, pieces, torch.from_numpy(target), weight))
         return np.stack(found)
 
     def all_combinations(

@@ -88,7 +88,8 @@ def _learning(learned: Entry) -> Learning:
         f"{number(learned['least'])} to {number(learned['most'])}",
         rows,
         f"{_count(learned['folds'], 'fold')} and {_count(learned['seeds'], 'seed')}",
-        _count(most, "epoch") if least == most else f"{least} to {most} epochs",
+        (_count(most, "epoch") if least == most else f"{least} to {most} epochs")
+        + ("" if learned["epochs"]["every"] else " evenly spaced over training"),
         f"{learned['rows']:,} of {learned['available']:,}",
     )
 

@@ -22,7 +22,7 @@ from mcutune.errors import Damaged
 from mcutune.files import canonical_json, read_json, sealed, sha256, sha256_file, write_json
 from mcutune.model.predictor import load_predictor
 from mcutune.robustness import html
-from mcutune.robustness.learning import KEEP, Training, sample, usable_rows
+from mcutune.robustness.learning import KEEP, Training, looked_at, sample, usable_rows
 from mcutune.robustness.rebuild import rebuild
 from mcutune.robustness.run import certify
 from tests.robustness.test_certify import SCHEMA, evidence
@@ -80,7 +80,7 @@ def test_the_index_is_that_of_the_stored_norms(tmp_path: Path) -> None:
     assert sum(one["share"] for one in found["modalities"]) == pytest.approx(1)
     assert found["modalities"][0]["norm"] == pytest.approx(np.mean(norms), abs=1e-12)
     assert found["least"] < found["value"] < found["most"]
-    assert (found["folds"], found["seeds"], found["epochs"]) == (4, 2, {"least": 4, "most": 5})
+    assert (found["folds"], found["seeds"], found["epochs"]) == (4, 2, {"least": 4, "most": 5, "every": True})
     usable = sum(int(table.labelled[split_of(table, fold).train].sum()) for fold in table.manifest.folds)
     assert (found["rows"], found["available"]) == (usable, usable)
     mine = {one["model"]: one for one in report["indices"] if one["name"] == "learning"}
@@ -106,7 +106,7 @@ def test_one_where_all_are_alike_and_zero_where_one_has_all(tmp_path: Path, norm
     report = report_of(tmp_path, "fixed")
     found = report["learning"]
     assert found["value"] == pytest.approx(value)
-    assert '"value": -0.0' not in json.dumps(found)
+    assert "-0.0" not in json.dumps(found)
     assert [one["share"] for one in found["modalities"]] == pytest.approx([one / sum(norms) for one in norms])
     page = html.render(report)
     assert "Do the modalities learn alike?" in page
@@ -233,7 +233,26 @@ def test_the_sample_is_fixed_and_of_whole_dialogues_where_rows_depend_on_each_ot
     assert (whole == rows[np.isin(dialogue[rows], dialogue[whole])]).all()
 
 
-@pytest.mark.parametrize(("encoder", "rows"), [("frozen", 2340), ("trained", 292)])
+def test_epochs_are_fewer_where_a_gradient_is_dear(tmp_path: Path) -> None:
+    assert looked_at(30, True).tolist() == [0, 6, 12, 17, 23, 29]
+    assert looked_at(4, True).tolist() == [0, 1, 2, 3] == looked_at(4, False).tolist()
+    table = make_table(tmp_path, rows=300)
+    make_run(tmp_path, table)
+    every_epoch(tmp_path, table, epochs=(2.0, 0.5, *np.linspace(0.4, 0.9, 18)))
+    told(table, tmp_path, encoder="trained")
+    report = report_of(tmp_path, "fixed")
+    stored = pd.read_parquet(evidence(tmp_path, report) / "gradients-toy.parquet").astype({"fold": str})
+    assert sorted(stored[stored.fold == "0"].epoch.unique()) == [1, 5, 9, 12, 16, 20]
+    assert report["learning"]["epochs"] == {"least": 6, "most": 6, "every": False}
+    assert "6 epochs evenly spaced" in html.render(report)
+    folder = evidence(tmp_path, report)
+    assert rebuild(folder) == report
+    resealed(folder, lambda of: of.filter(pa.array(of["epoch"].to_numpy() != 5)))
+    with pytest.raises(Damaged, match="one norm an epoch"):
+        rebuild(folder)
+
+
+@pytest.mark.parametrize(("encoder", "rows"), [("frozen", 3000), ("trained", 1170)])
 def test_rows_are_fewer_where_a_gradient_is_dear(tmp_path: Path, encoder: str, rows: int) -> None:
     table = make_table(tmp_path, rows=6000, unlabelled=0.0)
     model = FakeModel({**checkpoint(table, "0", 1, 0, {"encoder": encoder, "noise": 0.1})})

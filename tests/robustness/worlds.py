@@ -99,12 +99,12 @@ class FakeModel:
             made.append(FakeModel({**self.info, "configuration": own}))
         return made
 
-    def gradient_norms(self, epochs, features, labels, dialogue, order, group, *, presence, rows):  # type: ignore[no-untyped-def]
+    def gradient_norms(self, epochs, features, labels, dialogue, order, group, *, presence, rows, after):  # type: ignore[no-untyped-def]
         """Not of any loss: what is told, or numbers that differ in every model and epoch."""
         told = self.configuration.get("norms")
         if told is not None:
-            return np.stack([np.asarray(told, dtype=float)] * len(epochs))
-        return 0.1 + np.random.default_rng(self.configuration["noise_seed"]).random((len(epochs), len(self.modalities)))
+            return np.stack([np.asarray(told, dtype=float)] * len(after))
+        return 0.1 + np.random.default_rng(self.configuration["noise_seed"]).random((len(after), len(self.modalities)))
 
     def _scores(
         self, features: dict[str, np.ndarray], modality: str, group: np.ndarray, mode: str | None
