@@ -73,8 +73,9 @@ class Ending:
 
 
 def _heard(number: int) -> bool:
-    """Not where who started the command has it ignored, as nohup does."""
-    return signal.getsignal(number) is not signal.SIG_IGN
+    """Not where nohup has it ignored. A shell has Ctrl-C ignored by what a script runs in the background, where only
+    `kill -INT` sends it, and who does that means it."""
+    return number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
 
 
 def _deaf(frame: FrameType | None) -> bool:

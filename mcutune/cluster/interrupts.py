@@ -26,7 +26,8 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            heard = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]  # nohup has one ignored
+            nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            heard = [one for one in _SIGNALS if one != signal.SIGHUP or not nohup]
             self._before = {number: signal.signal(number, self._received) for number in heard}
         return self
 

@@ -107,6 +107,26 @@ def test_between_the_imports_and_the_command(tmp_path: Path) -> None:
     assert run(tmp_path, f"{text}app.run = run\n__main__.main()") == (6, TOLD)
 
 
+def test_what_a_script_runs_in_the_background_hears_kill_int(tmp_path: Path) -> None:
+    """A shell without job control starts it with SIGINT ignored, and Python installs no handler of its own then."""
+    text = "def work():\n  interrupt(); time.sleep(60)\nends(work)"
+    (tmp_path / "background.py").write_text(HEAD + text)
+    script = f"{sys.executable} {tmp_path / 'background.py'} & wait $!"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (6, TOLD)
+
+
+def test_both_that_take_signals_take_an_ignored_ctrl_c() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interrupts.asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 # In the process that is interrupted: a file appears once Ctrl-C is heeded. Before, Python itself is starting.
 READY = """
 import _thread, os, signal, sys, time
