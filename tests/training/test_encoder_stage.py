@@ -37,6 +37,7 @@ def test_what_another_pack_trains_is_waited_for_last():
     client = Beside(pack.resident, pack.shape, pack.start.search_seed)
     shift = _Shift.__new__(_Shift)
     shift.client, shift.start, shift.name, shift.pack, shift.encoders = client, pack.start, "p", pack, {}
+    shift.heartbeat = None
     entries = shift._encoder_entries(0)
     assert client.asked.count(client.theirs) >= 2 and len(client.brought) == 3
     alone = [train_encoder(pack.resident, pack.shape, pack.start.search_seed, 0, m) for m in range(3)]
