@@ -23,7 +23,7 @@ from mcutune.data.planted import columns, options
 from mcutune.data.table import Table, write_table
 from mcutune.data.views import fold_data
 from mcutune.domain.task import Task
-from mcutune.files import read_json, sha256_file, write_json
+from mcutune.files import read_json, sealed, sha256_file, write_json
 from mcutune.robustness.html import write
 from mcutune.robustness.paired import mean_over_replicates
 from mcutune.robustness.run import certify
@@ -82,7 +82,7 @@ def make_run(home: Path, table: Table) -> None:
         best.append({"fold": fold, "trial": 1, "score": 0.5, "scores": {}, "configuration": {}, "checkpoints": found})
     facts = {"table": table.manifest.name, "table_hash": table.manifest.hash}
     document = {"schema": 1, "run": "bench", "data": facts, "finished": "2026-01-01T00:00:00Z", "best": best}
-    write_json(folder / "best.json", document)
+    write_json(folder / "best.json", sealed(document))
 
 
 def _copy(one: Path, other: Path, seed: int) -> None:
@@ -90,7 +90,7 @@ def _copy(one: Path, other: Path, seed: int) -> None:
     for path in one.iterdir():
         (other / path.name).write_bytes(path.read_bytes())
     facts = read_json(one / "checkpoint.json")
-    write_json(other / "checkpoint.json", {**facts, "lane": {**facts["lane"], "seed": seed}})
+    write_json(other / "checkpoint.json", sealed({**facts, "lane": {**facts["lane"], "seed": seed}}))
 
 
 def certification(quick: bool) -> Row:
