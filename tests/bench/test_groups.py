@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("group", ["throughput", "evaluation", "rate", "modalities", "gpu"])
+@pytest.mark.parametrize("group", ["throughput", "evaluation", "rate", "modalities", "robustness", "gpu"])
 def test_it_gives_rows(group):
     rows = importlib.import_module(f"bench.{group}").measure(quick=True)
     assert rows and all(row.group == group and row.unit for row in rows)
