@@ -36,8 +36,7 @@ def record(
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     with os.fdopen(descriptor, "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        content = file.read()
-        ended = content[: content.rfind(b"\n") + 1]
+        ended = _ended(file.read(), path)
         log = _parse(ended, path)
         if len(log) < told:
             raise Damaged(
@@ -65,8 +64,20 @@ def read(folder: Path) -> list[dict[str, Any]]:
     path = folder / FILE
     if not path.exists():
         return []
-    content = path.read_bytes()
-    return _parse(content[: content.rfind(b"\n") + 1], path)
+    return _parse(_ended(path.read_bytes(), path), path)
+
+
+def _ended(content: bytes, path: Path) -> bytes:
+    """All lines with their end. Raises Damaged where a last one has another byte for it, which no torn write leaves."""
+    ended = content[: content.rfind(b"\n") + 1]
+    try:
+        _, length = json.JSONDecoder().raw_decode(rest := content[len(ended) :].decode(errors="replace"))
+    except ValueError:  # a torn line
+        return ended
+    if rest[length:]:
+        number = 1 + ended.count(b"\n")
+        raise Damaged(f"{path}:{number} is not what was written", hint="the log of test openings is never edited")
+    return ended
 
 
 def _parse(content: bytes, path: Path) -> list[dict[str, Any]]:

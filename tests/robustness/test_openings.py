@@ -37,6 +37,21 @@ def test_a_log_that_lost_openings_is_refused(tmp_path: Path) -> None:
         record(tmp_path, "best", ["toy"], ["fixed"], told=1)
 
 
+def test_no_flipped_bit_is_taken_for_a_torn_line(tmp_path: Path) -> None:
+    """Nor for anything else: also not one in the last line's end."""
+    record(tmp_path, "best", ["toy"], ["fixed"])
+    log, path = record(tmp_path, "best", ["toy"], ["fixed"]), tmp_path / FILE
+    content = path.read_bytes()
+    for bit in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            assert read(tmp_path) == log, bit
+        except Damaged:
+            continue
+
+
 @pytest.mark.parametrize("how", ["removed", "changed", "garbage"])
 def test_an_edited_log_is_refused(tmp_path: Path, how: str) -> None:
     for _ in range(3):
