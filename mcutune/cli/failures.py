@@ -45,10 +45,13 @@ def guarded(
     except KeyboardInterrupt:
         ends(EXIT)
         return told_stopped(debug)
-    except UserError as error:
-        ends(error.exit_code)
-        return _told(error, debug)
     except Exception as error:
+        if ending is not None and ending.asked and not isinstance(error, Stopped):  # made of the interrupt
+            ends(EXIT)
+            return told_stopped(debug)
+        if isinstance(error, UserError):
+            ends(error.exit_code)
+            return _told(error, debug)
         if type(error).__name__ == "NoArgsIsHelpError":  # of typer: its message is the help
             print(error.format_message())  # type: ignore[attr-defined]
             return ends(0)
@@ -57,9 +60,6 @@ def guarded(
         known = foreseen(error)
         if known is not None:
             return ends(_told(known, debug))
-        if ending is not None and ending.asked:  # a library made another error of the interrupt
-            ends(EXIT)
-            return told_stopped(debug)
         folder = getattr(error, "crash_folder", None)
         return ends(_unforeseen(error, debug, crash_folder if folder is None else lambda: folder))
 

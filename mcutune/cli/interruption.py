@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a command within ten seconds, wherever it is. Imported before all else: keep it light.
+"""Ctrl-C, SIGTERM and SIGHUP end a command within ten seconds. Imported before all else: keep it light.
 
 Python raises KeyboardInterrupt where the program happens to be, and there are places where that is lost: a library that
 is being loaded makes an ImportError of it or goes on without a part, a finaliser prints it and goes on. So nothing is
@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 STOPPED, HINT = "stopped", "the same command continues where it was"
@@ -46,7 +46,8 @@ class Ending:
     def _received(self, number: int, frame: FrameType | None) -> None:
         if not self.asked:
             self.asked = True
-            _thread.start_new_thread(self._insist, (number,))
+            with suppress(RuntimeError):  # while Python winds up no thread can start, and none is needed
+                _thread.start_new_thread(self._insist, (number,))
         if self.code is None and not _deaf(frame):
             self._raised = True
             raise KeyboardInterrupt
@@ -73,8 +74,8 @@ class Ending:
 
 
 def _heard(number: int) -> bool:
-    """Not where nohup has it ignored. A shell has Ctrl-C ignored by what a script runs in the background, where only
-    `kill -INT` sends it, and who does that means it."""
+    """Not where nohup has it ignored. A shell has Ctrl-C ignored by what a script runs in the background; it is heeded
+    all the same, since `kill -INT` is how such a script stops it, and a command that is stopped continues."""
     return number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
 
 

@@ -89,6 +89,27 @@ def test_a_library_that_makes_another_error_of_it(tmp_path: Path) -> None:
     assert run(tmp_path, text) == (6, TOLD)
 
 
+def test_an_error_of_ours_that_was_made_of_it(tmp_path: Path) -> None:
+    """A library turns it into an OSError, and that is told as damage by whoever reads a file through it."""
+    text = (
+        "from mcutune.errors import Damaged\ndef work():\n  try: interrupt(); time.sleep(1)\n"
+        "  except BaseException: raise Damaged('odd') from None\nends(work)"
+    )
+    assert run(tmp_path, text) == (6, TOLD)
+
+
+def test_where_no_thread_can_start(tmp_path: Path) -> None:
+    """As while Python winds up, from 3.12 on."""
+    text = (
+        "import atexit\nfrom mcutune.cli import app; from mcutune import __main__\n"
+        "def none(*given): raise RuntimeError('no thread')\n"
+        "def late(): interruption._thread.start_new_thread = none; interrupt(); time.sleep(0.2)\n"
+        "def invoke(given): return 3\n"
+        "app._invoke = invoke\natexit.register(late)\n__main__.main()"
+    )
+    assert run(tmp_path, text) == (3, "")
+
+
 @pytest.mark.parametrize("then", ["return 3", "raise BadInput('odd')"])
 def test_the_last_word_is_not_disturbed(tmp_path: Path, then: str) -> None:
     """A signal after the command is over, while the process winds up, changes neither its code nor what it has said."""
