@@ -72,8 +72,9 @@ class Contrasts:
         if not found:
             return self._none_there(place, mine)
         if len(found) > 1:
-            several = [f"protocol: {one['protocol']}, scenario: {one['scenario']}" for one in found]
-            return f"{len(found)} measurements are meant: name protocol or scenario", several
+            names = ("protocol",) if place.index is not None else ("protocol", "scenario")  # an index has no scenario
+            several = [", ".join(f"{name}: {one[name]}" for name in names) for one in found]
+            return f"{len(found)} measurements are meant: name {' or '.join(names)}", several
         return found[0]
 
     def _calibration(self, place: Place) -> Entry | NotThere:

@@ -168,6 +168,33 @@ def test_what_was_not_measured_is_refused_with_what_there_is(
 
 
 @pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        ("index: relative", "2 measurements are meant: name protocol (valid: protocol: fixed, protocol: mine)"),
+        (
+            "summary: mean_all",
+            "2 measurements are meant: name protocol or scenario "
+            "(valid: protocol: fixed, scenario: fixed, protocol: mine, scenario: fixed)",
+        ),
+    ],
+)
+def test_under_two_protocols_one_must_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], condition: str, words: str
+) -> None:
+    mine = tmp_path / "mine.yaml"
+    shipped = (shipped_folder("eval_protocols") / "fixed.yaml").read_text(encoding="utf-8")
+    mine.write_text(shipped.replace("id: fixed", "id: mine"), encoding="utf-8")
+    make_run(tmp_path, make_table(tmp_path, rows=300))
+    certify("run", ("fixed", str(mine)), home=tmp_path, load=load_fake)
+    monkeypatch.setenv("MCUTUNE_HOME", str(tmp_path))
+    gate = gate_file(tmp_path, f"metric: ua, {condition}, at_least: .1")
+    assert cli.run(["report", "run", "--gate", gate]) == 2
+    assert words in capsys.readouterr().err
+    gate = gate_file(tmp_path, f"metric: ua, {condition}, protocol: mine, at_least: .1")
+    assert cli.run(["report", "run", "--gate", gate]) == 0
+
+
+@pytest.mark.parametrize(
     "condition",
     [
         "metric: ua, combination: audio",
