@@ -110,6 +110,11 @@ def not_repeatable(configuration: Entry) -> str | None:
     return _HIDDEN if configuration.get("training_missing") else None
 
 
+def without_probabilities(fold: str, seed: int) -> str:
+    """Why there is no gradient of a trained model of which it is not known how combinations were drawn."""
+    return f"DPFT's probabilities are not those of every epoch in fold {fold}, seed {seed}"
+
+
 def write_norms(
     file: ParquetFile, norms: Array, after: Array, fold: str, seed: int, modalities: Sequence[str]
 ) -> None:  # fmt: skip
@@ -138,7 +143,12 @@ def learning(store: Store, table: str, facts: Entry | None, modalities: Sequence
     if len(modalities) == 1:
         return _nothing(_ONE)
     trained = [(one["fold"], one["seed"], one["epoch"]) for one in facts["chosen"]]
-    norms = _read(store, gradients_file(table), trained, modalities, told["thinned"])
+    # older evidence has one word for all models
+    thinned = [one.get("thinned", told.get("thinned", False)) for one in facts["chosen"]]
+    norms = _read(store, gradients_file(table), trained, modalities, thinned)
+    for (fold, seed, _), one in zip(trained, norms, strict=True):
+        if not np.isfinite(one).all():
+            return _nothing(f"a gradient is not finite in fold {fold}, seed {seed}")
     shares = np.stack([_shares(one.mean(axis=0)) for one in norms])
     values = evenness(shares) + 0.0  # never −0
     if not np.isfinite(values).all():
@@ -162,7 +172,7 @@ def learning(store: Store, table: str, facts: Entry | None, modalities: Sequence
         ],
         "folds": len({fold for fold, _, _ in trained}),
         "seeds": len({seed for _, seed, _ in trained}),
-        "epochs": {"least": min(map(len, norms)), "most": max(map(len, norms)), "every": not told["thinned"]},
+        "epochs": {"least": min(map(len, norms)), "most": max(map(len, norms)), "every": not any(thinned)},
         "rows": told["rows"],
         "available": told["available"],
     }
@@ -182,22 +192,28 @@ def _shares(norms: Array) -> Array:
 
 
 def _read(
-    store: Store, name: str, trained: Sequence[tuple[str, int, int]], modalities: Sequence[str], thinned: bool
+    store: Store, name: str, trained: Sequence[tuple[str, int, int]], modalities: Sequence[str],
+    thinned: Sequence[bool],
 ) -> list[Array]:  # fmt: skip
-    """Norms [E, M] of each trained model (its fold, seed, and the epoch that validation chose)."""
+    """Norms [E, M], finite or not, of each trained model: its fold, seed, and the epoch that validation chose.
+
+    thinned: of each, whether only some of its epochs are looked at. Raises Damaged where a norm is missing.
+    """
     content = store.table(name)
     fold, folds = codes(content, "fold")
     modality = positions(content, "modality", {one: m for m, one in enumerate(modalities)}, name)
     seed, epoch = content["seed"].to_numpy(), content["epoch"].to_numpy().astype(np.int64) - 1
     norm, found, read = content["norm"].to_numpy(), [], 0
-    for of_fold, of_seed, chosen in trained:
+    for (of_fold, of_seed, chosen), some in zip(trained, thinned, strict=True):
         mine = (seed == of_seed) & (fold == (folds.index(of_fold) if of_fold in folds else -1))
         count = int(epoch[mine].max(initial=-1)) + 1
-        norms = np.full((count, len(modalities)), np.nan)
+        norms, stored = np.zeros((count, len(modalities))), np.zeros((count, len(modalities)), dtype=bool)
         norms[epoch[mine], modality[mine]] = norm[mine]
-        norms = norms[looked_at(count, thinned)] if count else norms
+        stored[epoch[mine], modality[mine]] = True
+        if count:
+            norms, stored = (of[looked_at(count, some)] for of in (norms, stored))
         read += int(mine.sum())
-        if count < chosen or mine.sum() != norms.size or not (np.isfinite(norms) & (norms >= 0)).all():
+        if count < chosen or mine.sum() != norms.size or not stored.all() or (norms < 0).any():
             raise Damaged(
                 f"{name}: fold {of_fold}, seed {of_seed} does not have one norm an epoch and modality",
                 hint="run robustness again",

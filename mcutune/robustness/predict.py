@@ -24,7 +24,14 @@ from mcutune.robustness.compared import CALIBRATION, takes_part
 from mcutune.robustness.composed import Composed
 from mcutune.robustness.every_epoch import Entry, epochs_file, write_epoch
 from mcutune.robustness.evidence import ParquetFile
-from mcutune.robustness.learning import Training, gradients_file, looked_at, not_repeatable, write_norms
+from mcutune.robustness.learning import (
+    Training,
+    gradients_file,
+    looked_at,
+    not_repeatable,
+    without_probabilities,
+    write_norms,
+)
 from mcutune.robustness.masks import Masks
 from mcutune.robustness.noise import NoiseSource
 from mcutune.robustness.selection import Seed, Selection, Winner
@@ -141,7 +148,8 @@ def predict_epochs(
 
     Beside them the norms of the gradients over training rows.
     """
-    chosen, name, reason, taken, available, thinned = [], table.manifest.name, None, 0, 0, False
+    chosen: list[Entry] = []
+    name, reason, taken, available = table.manifest.name, None, 0, 0
     with ParquetFile(folder / epochs_file(name)) as file, ParquetFile(folder / gradients_file(name)) as norms:
         for winner in selection.winners:
             split = splits[winner.fold]
@@ -158,13 +166,17 @@ def predict_epochs(
                 reason = reason or not_repeatable(model.configuration)
                 if reason is None:
                     training = training or Training(table, winner.fold, model)
+                    chosen[-1]["thinned"] = training.thinned  # of this model alone: `encoder` may be searched
                     after = looked_at(len(epochs), training.thinned)
-                    found = training.norms(model, epochs, after)
+                    try:
+                        found = training.norms(model, epochs, after)
+                    except Damaged:  # costs the index, not the report
+                        reason = without_probabilities(winner.fold, seed.seed)
+                        continue
                     write_norms(norms, found, after, winner.fold, seed.seed, model.modalities.names)
             if training is not None:
                 taken, available = taken + len(training.rows), available + training.available
-                thinned = training.thinned
-    gradients = {"reason": reason, "rows": taken, "available": available, "thinned": thinned}
+    gradients = {"reason": reason, "rows": taken, "available": available}
     return {"model": selection.name, "chosen": chosen, "gradients": gradients}
 
 

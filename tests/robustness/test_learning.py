@@ -33,11 +33,13 @@ from tests.robustness.worlds import FakeModel, checkpoint, make_run, make_table
 NAMES = ("audio", "text", "video")
 
 
-def told(table: Table, home: Path, **configuration: Any) -> None:
-    """The kept epochs' checkpoints with other settings; their hashes put right."""
+def told(table: Table, home: Path, only: str | None = None, **configuration: Any) -> None:
+    """The kept epochs' checkpoints, or those of one fold only, with other settings; their hashes put right."""
     folder = home / "runs" / "run" / "compare" / "epochs"
     facts = read_json(folder / "models.json")
     for fold in facts["models"][0]["folds"]:
+        if only not in (None, fold["fold"]):
+            continue
         for seed in fold["parts"][0]["seeds"]:
             path = folder / seed["folder"] / "checkpoint.json"
             one = read_json(path)
@@ -127,6 +129,10 @@ def resealed(folder: Path, change: Any) -> None:
     table = change(pq.read_table(path))
     pq.write_table(table, path, write_page_checksum=True, compression="zstd")
     manifest["files"][path.name] = sha256_file(path)
+    rehashed(folder, manifest)
+
+
+def rehashed(folder: Path, manifest: dict[str, Any]) -> None:
     rest = {key: value for key, value in manifest.items() if key != "hash"}
     write_json(folder / "manifest.json", {**rest, "hash": sha256(canonical_json(rest))})
 
@@ -137,6 +143,10 @@ def doubled(table: pa.Table) -> pa.Table:
 
 def negative(table: pa.Table) -> pa.Table:
     return table.set_column(4, "norm", pa.array(-table["norm"].to_numpy()))
+
+
+def one_for_another(table: pa.Table) -> pa.Table:
+    return pa.concat_tables([table.slice(1), table.slice(1, 1)])
 
 
 def other_seed(table: pa.Table) -> pa.Table:
@@ -164,8 +174,8 @@ def test_norms_that_were_changed_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [
     lambda table: table.slice(1), lambda table: table.slice(0, 30), lambda table: pa.concat_tables([table, table]),
-    negative, other_seed,
-], ids=["one lost", "a fold lost", "twice", "negative", "another seed"])  # fmt: skip
+    negative, one_for_another, other_seed,
+], ids=["one lost", "a fold lost", "twice", "negative", "one for another", "another seed"])  # fmt: skip
 def test_norms_that_do_not_fit_are_refused_even_under_right_hashes(tmp_path: Path, change: Any) -> None:
     world(tmp_path)
     folder = evidence(tmp_path, report_of(tmp_path, "fixed"))
@@ -215,8 +225,8 @@ def test_hidden_training_rows_and_older_evidence_are_said(tmp_path: Path) -> Non
     world(tmp_path / "older")
     folder = evidence(tmp_path / "older", report_of(tmp_path / "older", "fixed"))
     manifest = read_json(folder / "manifest.json")
-    del manifest["facts"]["every_epoch"]["gradients"], manifest["files"]["gradients-toy.parquet"], manifest["hash"]
-    write_json(folder / "manifest.json", {**manifest, "hash": sha256(canonical_json(manifest))})
+    del manifest["facts"]["every_epoch"]["gradients"], manifest["files"]["gradients-toy.parquet"]
+    rehashed(folder, manifest)
     again = rebuild(folder)
     jsonschema.validate(again, SCHEMA)
     assert "run robustness again" in again["learning"]["reason"]
@@ -250,6 +260,72 @@ def test_epochs_are_fewer_where_a_gradient_is_dear(tmp_path: Path) -> None:
     resealed(folder, lambda of: of.filter(pa.array(of["epoch"].to_numpy() != 5)))
     with pytest.raises(Damaged, match="one norm an epoch"):
         rebuild(folder)
+
+
+@pytest.mark.parametrize("fold", ["0", "3"], ids=["the first", "the last"])
+def test_one_fold_of_another_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fold: str) -> None:
+    """`encoder` may be searched: then each winner has its own epochs that gradients are taken after."""
+    monkeypatch.setattr("mcutune.robustness.learning.EPOCHS_TRAINED", 3)
+    told(world(tmp_path), tmp_path, fold, encoder="trained")
+    report = report_of(tmp_path, "fixed")
+    folder = evidence(tmp_path, report)
+    stored = pd.read_parquet(folder / "gradients-toy.parquet").astype({"fold": str, "modality": str})
+    epochs = {one: sorted(of.epoch.unique()) for one, of in stored.groupby("fold")}
+    five = [1, 2, 3, 4, 5]
+    assert epochs == {"0": five, "1": [1, 2, 3, 4], "2": five, "3": five} | {fold: [1, 3, 5]}
+    assert report["learning"]["epochs"] == {"least": 3, "most": 5, "every": False}
+    assert rebuild(folder) == report
+    values = []
+    for _, lane in stored.groupby(["fold", "seed"]):
+        means = [lane[lane.modality == name].norm.mean() for name in NAMES]
+        values.append(entropy([one / sum(means) for one in means]))
+    assert report["learning"]["value"] == pytest.approx(np.mean(values), abs=1e-12)
+
+
+@pytest.mark.parametrize("encoder", ["frozen", "trained"])
+def test_evidence_with_one_word_for_all_folds_is_still_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: str
+) -> None:
+    monkeypatch.setattr("mcutune.robustness.learning.EPOCHS_TRAINED", 3)
+    world(tmp_path, encoder=encoder)
+    report = report_of(tmp_path, "fixed")
+    folder = evidence(tmp_path, report)
+    manifest = read_json(folder / "manifest.json")
+    facts = manifest["facts"]["every_epoch"]
+    for one in facts["chosen"]:
+        del one["thinned"]
+    facts["gradients"]["thinned"] = encoder == "trained"
+    rehashed(folder, manifest)
+    assert rebuild(folder)["learning"] == report["learning"]
+    assert report["learning"]["epochs"]["every"] == (encoder == "frozen")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, Damaged("not the probabilities of 5 epochs")], ids=str)
+def test_what_is_not_finite_costs_the_index_and_not_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: float | Damaged
+) -> None:
+    world(tmp_path)
+    plain = FakeModel.gradient_norms
+
+    def broken(self: FakeModel, *given: Any, **named: Any) -> Any:
+        norms = plain(self, *given, **named)
+        if (self.info["lane"]["fold"], self.info["lane"]["seed"]) == ("2", 1):
+            if isinstance(bad, Damaged):
+                raise bad
+            norms[3, 1] = bad
+        return norms
+
+    monkeypatch.setattr(FakeModel, "gradient_norms", broken)
+    report = report_of(tmp_path, "fixed")
+    jsonschema.validate(report, SCHEMA)
+    found = report["learning"]
+    assert (found["value"], found["modalities"]) == (None, [])
+    assert "in fold 2, seed 1" in found["reason"]
+    assert ("not finite" in found["reason"]) == isinstance(bad, float)
+    assert found["reason"] in {one["reason"] for one in report["indices"] if one["name"] == "learning"}
+    assert report["selection_gap"] and report["measurements"]
+    assert rebuild(evidence(tmp_path, report)) == report
+    assert "in fold 2, seed 1" in html.render(report)
 
 
 @pytest.mark.parametrize(("encoder", "rows"), [("frozen", 3000), ("trained", 1170)])
