@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +36,27 @@ def checked(option: str, path: Path | None, *, folders: bool = False) -> Path | 
     except (OSError, ValueError):  # a name that is too long, or holds a null byte
         raise BadInput(f"{option}: {shown} cannot be the name of a file") from None
     return path
+
+
+def file_or_folder(option: str, given: str | None) -> Path | None:
+    """As `checked`, of text as it was typed: what ends like a folder is one. A Path forgets how it ended."""
+    if given is None:
+        return None
+    path = Path(given)
+    checked(option, path, folders=True)
+    if given.endswith(("/", "/.")) and not path.is_dir():
+        raise BadInput(f"{option}: there is no folder {inert(given, limit=200)}", hint="make the folder first")
+    return path
+
+
+def apart(one: str, path: Path | None, other: str, beside: Path | None) -> None:
+    """Raises BadInput where two options name one file, which would be written twice. A folder may be named twice."""
+    if path is None or beside is None or path.is_dir() or os.path.realpath(path) != os.path.realpath(beside):
+        return
+    raise BadInput(
+        f"{one} and {other} name the same file {inert(path, limit=200)}",
+        hint="name two files, or make the folder first",
+    )
 
 
 def write(option: str, path: Path, text: str) -> None:

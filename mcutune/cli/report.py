@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 
 
 _EACH = ", or one file a table into this folder"
+_HELD = "every measurement, summary, index, contribution and comparison"
 
 
 def report(
     name: Annotated[str, typer.Argument(help="The run, or RUN:TRIAL where a trial was measured by itself.")],
     gate: Annotated[str | None, typer.Option(help=HELP)] = None,
-    latex: Annotated[Path | None, typer.Option(help=f"Write LaTeX tables (booktabs) into this file{_EACH}.")] = None,
-    csv: Annotated[Path | None, typer.Option(help=f"Write every number, one a line, into this file{_EACH}.")] = None,
+    latex: Annotated[
+        str | None, typer.Option(metavar="PATH", help=f"Write LaTeX tables (booktabs) into this file{_EACH}.")
+    ] = None,
+    csv: Annotated[
+        str | None, typer.Option(metavar="PATH", help=f"Write {_HELD}, one a line, into this file{_EACH}.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show the robustness report of a run as it was last made, and where its files are.
@@ -30,21 +35,21 @@ def report(
     With --gate the verdict is also written beside the report as gate.json, and --json prints it instead of the report.
     """
     from mcutune.cli.gates import decide_and_write, end_with
-    from mcutune.cli.outputs import checked
+    from mcutune.cli.outputs import apart, file_or_folder
     from mcutune.cli.runs import or_why_not
     from mcutune.cli.screen import console
     from mcutune.files import home
     from mcutune.robustness.gate import load_gate
     from mcutune.robustness.reports import find_run_report, read_report
 
-    checked("--latex", latex, folders=True)
-    checked("--csv", csv, folders=True)
+    tex, table = file_or_folder("--latex", latex), file_or_folder("--csv", csv)
+    apart("--latex", tex, "--csv", table)
     loaded = load_gate(gate) if gate is not None else None
     with or_why_not(name):
         path = find_run_report(name, home())
     content = read_report(path)
     verdict = decide_and_write(loaded, path) if loaded is not None else None
-    _write_tables(content, latex, csv)
+    _write_tables(content, tex, table)
     if json:
         print_json(content if verdict is None else verdict)
     else:

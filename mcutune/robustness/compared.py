@@ -157,6 +157,11 @@ def comparator_of(model: dict[str, Any]) -> Comparator | None:
     return Comparator(**model["comparator"]) if model["comparator"] is not None else None
 
 
+def word_of(model: dict[str, Any]) -> str:
+    """The question of a reference of a report, which is its family in tests: trials share that of the comparators."""
+    return str(model["comparator"]["word"]) if model["comparator"] else COMPARATORS
+
+
 def takes_part(comparator: Comparator | None, kind: str) -> bool:
     """Whether a model is measured under protocols of a kind."""
     if comparator is None or comparator.asked:

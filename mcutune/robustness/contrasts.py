@@ -44,6 +44,7 @@ class Contrasts:
         self.report, self.evidence = report, evidence
         self.models = [str(one["name"]) for one in report["models"]]
         self.subject = self.models[0]
+        self._wholes: dict[tuple[str, str, bool], tuple[str | None, str] | None] = {}
 
     @cached_property
     def _stored(self) -> dict[str, Stored]:
@@ -159,7 +160,14 @@ class Contrasts:
         return [one for one in self.report[part] if (one["protocol"], one["model"]) == wanted]
 
     def _complete(self, found: Entry) -> tuple[str | None, str] | None:
-        """Where everything is present: the complete combination of the scenario, or where the place's curve begins."""
+        """Where everything is present: looked for once a scenario, since a gate asks it of every place."""
+        key = found["protocol"], found["scenario"], bool(found.get("combination"))
+        if key not in self._wholes:
+            self._wholes[key] = self._whole(found)
+        return self._wholes[key]
+
+    def _whole(self, found: Entry) -> tuple[str | None, str] | None:
+        """The complete combination of the place's scenario, or where its curve begins."""
         if found.get("combination") or found["scenario"] == "fixed":
             same = [one for one in self._of("measurements", found) if one["scenario"] == found["scenario"]]
             widest = max((str(one["combination"]) for one in same), key=lambda label: label.count("+"))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mcutune.inert import inert
+from mcutune.robustness.compared import COMPARATORS, INCOMPLETE, RATE_SHIFT, word_of
 from mcutune.robustness.overall_view import WORDS
 from mcutune.robustness.tables import SUMMARIES, chance, main_first, series_words, title
 
@@ -18,6 +19,11 @@ _SPECIAL = {
     "|": r"\textbar{}", '"': "''", "–": "--", "−": "$-$", "…": r"\dots{}",
     "[": "{[}", "]": "{]}", "*": "{*}",  # after the end of a row, \\[ and \\* are other commands
 }  # fmt: skip
+_OTHERS = {  # what the references of a family are, by word
+    COMPARATORS: "other models",
+    RATE_SHIFT: "models trained at one rate each",
+    INCOMPLETE: "models trained on incomplete rows",
+}
 _DETECTABLE = "detectable: the smallest true difference found with probability .8"
 
 
@@ -27,16 +33,16 @@ def latex(report: Entry) -> str:
 
 
 def tables(report: Entry) -> dict[str, str]:
-    """By name, a protocol and metric each: values; differences of the means, a row a reference; differences place by
-    place, a table a reference."""
+    """By name, a protocol and metric each: values; differences of the means, a table a family and a row a reference;
+    differences place by place, a table a reference."""
     found = {}
     for protocol in report["protocols"]:
         name = protocol["id"]
         for metric in main_first(one["metric"] for one in report["measurements"] if one["protocol"] == name):
             of = _Of(report, protocol, metric)
             found[f"{name}-{metric}"] = of.values()
-            if means := of.mine("mean_differences"):
-                found[f"{name}-{metric}-means"] = of.means(means)
+            for word, means in of.families().items():
+                found[f"{name}-{metric}-means{'' if word == COMPARATORS else f'-{word}'}"] = of.means(means, word)
             for reference in dict.fromkeys(one["reference"] for one in of.mine("comparisons")):
                 found[f"{name}-{metric}-against-{reference}"] = of.against(reference)
     return found
@@ -67,11 +73,19 @@ class _Of:
         caption = f"{title(self.metric)}. {self.where}. {self.confidence} intervals over groups in brackets."
         return _table(caption, ["", *models], parts)
 
-    def means(self, compared: Sequence[Entry]) -> str:
-        """A row a reference."""
+    def families(self) -> dict[str, list[Entry]]:
+        """Differences of the means by word: each word's are adjusted over its own references alone."""
+        words = {one["name"]: word_of(one) for one in self.report["models"]}
+        found: dict[str, list[Entry]] = {}
+        for one in self.mine("mean_differences"):
+            found.setdefault(words.get(one["reference"], COMPARATORS), []).append(one)
+        return found
+
+    def means(self, compared: Sequence[Entry], word: str) -> str:
+        """A row a reference of one family."""
         one = compared[0]
         over = SUMMARIES[one["name"]].format(over=one["over"])
-        what = f"{one['model']} less other models, {title(self.metric)}, {over}. {self.where}"
+        what = f"{one['model']} less {_OTHERS[word]}, {title(self.metric)}, {over}. {self.where}"
         rows = [_compared(_called(self.report, one["reference"]), one) for one in compared]
         return self._differences(f"{what}. {self._tests(compared, 'models')}", "less", rows, compared)
 
@@ -83,10 +97,11 @@ class _Of:
         return self._differences(f"{what}. {self._tests(compared, 'places')}", "", rows, compared)
 
     def _tests(self, compared: Sequence[Entry], over: str) -> str:
+        family = compared[0]["family"]
         tests = " and ".join(dict.fromkeys(one["test"] for one in compared))
         return (
             f"Paired on the same rows; {self.confidence} intervals over groups in brackets; {tests}, adjusted by Holm "
-            f"over {compared[0]['family']} {over}; {_DETECTABLE}."
+            f"over {family} {over if family > 1 else over[:-1]}; {_DETECTABLE}."
         )
 
     def _differences(self, caption: str, first: str, rows: list[list[str]], compared: Sequence[Entry]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mcutune.robustness.blocks import Block
-from mcutune.robustness.compared import COMPARATORS
+from mcutune.robustness.compared import word_of
 from mcutune.robustness.equivalence import answers
 from mcutune.robustness.evidence import Array
 from mcutune.robustness.measure import weighted_means
@@ -23,7 +23,7 @@ MAIN = ("mean_all", "area")  # the mean that speaks for a protocol, where it has
 
 def families(models: Sequence[Entry], blocks: Sequence[Block]) -> list[list[Block]]:
     """The blocks of references by question: trials and comparators share one, the models of other words have theirs."""
-    words = [one["comparator"]["word"] if one["comparator"] else COMPARATORS for one in models]
+    words = [word_of(one) for one in models]
     return [[b for w, b in zip(words, blocks, strict=True) if w == word] for word in dict.fromkeys(words)]
 
 

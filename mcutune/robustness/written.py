@@ -1,4 +1,4 @@
-"""A report as CSV: every number of it with its interval, one a line. No spreadsheet runs what stands in it."""
+"""A report as CSV: its lists of PARTS, an entry a line with its interval. No spreadsheet runs what stands in it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FORMULA = re.compile(r"(^|;)(?=[ '\"]*[=+\-@\t\r＝＋－＠])")  # noqa: RUF00
 
 
 def csv(report: Entry) -> str:
-    """Every number of a report, one a line and in full; columns are the keys of report.json, `part` the list there."""
+    """Every entry of PARTS, one a line and in full; columns are the keys of report.json, `part` the list there."""
     return _text_of(_table(report, PARTS))
 
 
@@ -61,4 +61,4 @@ def _text(value: object) -> object:
     """Text that no spreadsheet runs: a quote before what looks like a formula, control characters written out."""
     if not isinstance(value, str):
         return value
-    return _FORMULA.sub(r"\1'", inert(f"'{value}" if _FORMULA.match(value) else value))
+    return inert(_FORMULA.sub(r"\1'", value))  # before a tab that starts a formula is written out

@@ -47,6 +47,36 @@ def test_a_place_that_is_none_is_refused_before_anything_is_done(
         assert sorted(home.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("latex", "csv", "said"),
+    [
+        ("paper", "paper", "--latex and --csv name the same file"),
+        ("paper", "runs/../paper", "--latex and --csv name the same file"),
+        ("paper", "linked", "--latex and --csv name the same file"),
+        ("paper/", "paper/", "--latex: there is no folder"),
+        ("paper/.", "t.csv", "--latex: there is no folder"),
+        ("t.tex", "paper/", "--csv: there is no folder"),
+        ("runs/r/robustness/report.json/", "t.csv", "--latex: there is no folder"),
+    ],
+)
+def test_tables_never_overwrite_each_other(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], latex: str, csv: str, said: str
+) -> None:
+    monkeypatch.chdir(home)
+    (home / "linked").symlink_to("paper")
+    before = sorted(home.rglob("*"))
+    assert cli.run(["report", "r", "--latex", latex, "--csv", csv]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and said in err and "make the folder first" in err, err
+    assert sorted(home.rglob("*")) == before
+
+
+def test_a_folder_that_is_there_takes_both(home: Path) -> None:
+    (home / "paper").mkdir()
+    assert cli.run(["report", "r", "--latex", f"{home}/paper/", "--csv", f"{home}/paper"]) == 0
+    assert {one.suffix for one in (home / "paper").iterdir()} == {".tex", ".csv"}
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_closed_folder_is_named_by_the_file_that_was_asked_for(
     home: Path, capsys: pytest.CaptureFixture[str]

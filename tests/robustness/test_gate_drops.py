@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from mcutune.cli import app as cli
+from mcutune.domain.combination import Modalities
 from mcutune.errors import BadInput, Problems
+from mcutune.robustness.contrasts import Contrasts
 from mcutune.robustness.fitting import refuse_unfit
 from mcutune.robustness.gate import decide, load_gate
 from mcutune.robustness.job import prepare
@@ -94,6 +96,24 @@ def test_what_is_refused_before_is_what_cannot_be_decided_after(
         assert f"it is what is measured with everything present under protocol '{protocol}'" in told
     assert "there is no other model 'run' (valid: run:0, " in told
     assert "model 'run:late_fusion' is not measured under protocol 'noise' (valid: run:0)" in told
+
+
+def test_the_complete_place_is_looked_for_once_a_scenario(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,023 places of 10 modalities, all but one of which have a drop: not 1,023 searches through all of them."""
+    labels = Modalities(tuple("abcdefghij")).labels
+    every = [{"model": "m", "protocol": "fixed", "combination": label, "scenario": "fixed", "dataset": "t"}
+             for label in labels]  # fmt: skip
+    data = {"table": "t", "modalities": [{"name": name} for name in "abcdefghij"]}
+    contrasts = Contrasts({"models": [{"name": "m"}], "measurements": every, "degradation": [], "data": data}, Path())
+    asked: list[str] = []
+    of = Contrasts._of
+    monkeypatch.setattr(Contrasts, "_of", lambda self, part, found: asked.append(part) or of(self, part, found))
+    whole = max(every, key=lambda one: str(one["combination"]).count("+"))
+    for _ in range(3):
+        told = contrasts.no_drop(whole)
+        assert told is not None and "it is what is measured" in told[0] and len(told[1]) == len(labels) - 1
+    assert contrasts.no_drop(every[0]) is None
+    assert len(asked) <= 4
 
 
 UNANSWERABLE = [

@@ -14,7 +14,8 @@ from mcutune.cli import app as cli
 from mcutune.files import write_json
 from mcutune.robustness import latex, written
 from tests.robustness.made_reports import HOSTILE, hostile, made_report, sample
-from tests.robustness.test_compared import report_of, world
+from tests.robustness.test_compared import beside, report_of, world
+from tests.robustness.worlds import make_run, make_table
 
 Entry = dict[str, Any]
 GOLDEN = Path(__file__).with_name("golden")
@@ -81,6 +82,23 @@ def test_latex_holds_every_comparison(report: Entry) -> None:
     assert "contribution of audio & " in found["fixed-ua"] and "relative robustness: " in found["fixed-ua"]
 
 
+def test_latex_has_a_table_of_means_a_family(tmp_path: Path) -> None:
+    """Comparators and models of incomplete rows are adjusted apart under one protocol: no caption counts both."""
+    make_run(tmp_path, table := make_table(tmp_path, rows=240))
+    beside(tmp_path, table)
+    beside(tmp_path, table, word="incomplete_training")
+    report = report_of(tmp_path, "random", "incomplete_training")
+    found = latex.tables(report)
+    for metric in ("wa", "ua", "f1"):
+        one, other = found[f"random-{metric}-means"], found[f"random-{metric}-means-incomplete_training"]
+        assert "less other models" in one and "adjusted by Holm over 4 models" in one
+        assert "less models trained on incomplete rows" in other and "adjusted by Holm over 1 model;" in other
+        rows = [[line.split(" & ")[0] for line in of.splitlines() if " & " in line] for of in (one, other)]
+        assert rows == [["less", "run:0", "without dpft", "late fusion", "specialists"],
+                        ["less", "training missing 0.4"]]  # fmt: skip
+        assert one != other and sum(name.startswith("random") and "means" in name for name in found) == 2 * 3
+
+
 def _holds(table: str, name: str, one: Entry) -> None:
     (line,) = [line for line in table.splitlines() if line.startswith(f"{name} & ")]
     cells = line.replace("$", "").removesuffix(r" \\").split(" & ")
@@ -107,6 +125,15 @@ def test_no_cell_of_the_csv_is_a_formula(bad: str) -> None:
             for cell in (cell for line in lines for cell in line):
                 number = re.fullmatch(r"-?[\d.e-]+", cell)
                 assert number or not cell.strip(' "').startswith(("=", "+", "-", "@", "＝")), cell  # noqa: RUF001
+
+
+@pytest.mark.parametrize(
+    ("given", "cell"),
+    [("=1", "'=1"), ("x;=1", "x;'=1"), ("=1;=1", "'=1;'=1"), ("\t=1", "'\\t=1"), (";\t=1", ";'\\t=1"),
+     ("\u202e=1", "\\u202e=1"), ("a-b", "a-b")],
+)  # fmt: skip
+def test_one_quote_stands_before_a_formula(given: str, cell: str) -> None:
+    assert written._text(given) == cell
 
 
 @pytest.mark.parametrize(
