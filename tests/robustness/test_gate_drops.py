@@ -116,6 +116,22 @@ def test_the_complete_place_is_looked_for_once_a_scenario(monkeypatch: pytest.Mo
     assert len(asked) <= 4
 
 
+def test_what_was_looked_for_once_is_right_for_every_place(report: Entry) -> None:
+    contrasts = Contrasts(report, Path())
+    every = [one for part in ("measurements", "summaries") for one in report[part] if one["model"] == "run"]
+    assert len({(one["protocol"], one["scenario"]) for one in every}) > 20
+    for one in every:
+        assert contrasts._complete(one) == Contrasts(report, Path())._complete(one), one
+
+
+def test_a_mean_and_a_combination_of_one_scenario_are_looked_for_apart() -> None:
+    whole = {"model": "m", "protocol": "p", "combination": "a+b", "scenario": "s", "dataset": "t"}
+    data = {"table": "t", "modalities": [{"name": name} for name in "ab"]}
+    contrasts = Contrasts({"models": [{"name": "m"}], "measurements": [whole], "degradation": [], "data": data}, Path())
+    assert contrasts._complete(whole) == ("a+b", "s")
+    assert contrasts._complete({**whole, "combination": None}) is None
+
+
 UNANSWERABLE = [
     ("metric: ua, scenario: rate=0.5, drop_at_most: 0.1", ("late",), "use at_least"),
     ("metric: ua, combination: audio, drop_at_most: 0.1", ("some",), "under protocol 'some'"),
