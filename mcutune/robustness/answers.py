@@ -117,5 +117,9 @@ def _p(p: float) -> str:
 
 
 def cannot_be_shown(one: Entry) -> bool:
-    """Whether the smallest p that so few groups allow, adjusted over the family, is not small enough."""
+    """Whether the smallest p that so few groups allow, adjusted over the family, is not small enough.
+
+    An entry says how many groups there are, not in how many of them the models differ, which is what allows a p: where
+    the winner has what is asked about in some folds, this may be False though nothing could be shown.
+    """
     return bool(one["test"] == ALL_PATTERNS and 2.0 ** (1 - one["groups"]) * one["family"] >= _ALPHA)

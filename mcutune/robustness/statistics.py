@@ -236,32 +236,57 @@ def permutation_test(
     `a`, `b`: sums [G, S, C, A] of the same rows. All predictions of a group are swapped between the models together;
     what is compared is the difference of the pooled values, and where that is equal (counts of rows often are), the
     mean of the groups' own differences. p is the rank of what was observed, the most extreme being 1, among all
-    patterns that differ, 2^(G − 1): up to 14 groups. Above, among patterns drawn and the observed one.
+    patterns that differ, 2^(D − 1), where D groups, up to 14, have other sums in `a` than in `b`: swapping the others
+    moves nothing, as in a sign test, which drops zeros. With more, it is the rank among patterns drawn and the observed
+    one. D is of all cells; a pattern that only swaps groups whose sums are equal in the cells of a quantity
+    (`Statistic.cells`) is the observed one once more and counts whole, which gives the p of the other groups alone (but
+    whether patterns are drawn, what is measured beside it decides too).
 
     Patterns that are still tied (a group in which both models get as many right doubles them) share the mean of their
     ranks, which is Lancaster's mid-p (1961; Hwang and Yang 2001) with the observed pattern counted whole (as Phipson
-    and Smyth 2010 ask), so no p is below 2^(1 − G). Without ties the test is exact. With them its level is near the
-    nominal one instead of far below, and not bounded by it: bench/coverage.py measures it. Equal pooled values: p is 1.
+    and Smyth 2010 ask), so no p of all patterns is below 2^(1 − D), D the groups that differ in its cells. Without ties
+    the test is exact. With them its level is near the nominal one instead of far below, and not bounded by it:
+    bench/coverage.py measures it. Equal pooled values: p is 1.
     """
     half, middle = (a - b) / 2, (a + b).sum(axis=0) / 2
-    weighted, every = _weighting(half), len(half) <= _ALL_UP_TO
     totals = a.sum(axis=0), b.sum(axis=0)
     observed = [np.abs(s.function(totals[0]) - s.function(totals[1])) for s in statistics]
-    of_groups = [np.nan_to_num(s.function(a) - s.function(b), posinf=0, neginf=0) for s in statistics]
+    moving = half.any(axis=(1, 2, 3))
+    if not moving.any():
+        return [np.ones(one.shape) for one in observed], ALL_PATTERNS
+    half, every = half[moving], moving.sum() <= _ALL_UP_TO
+    weighted, differ = _weighting(half), [_differ(half, s) for s in statistics]
+    of_groups = [np.nan_to_num(s.function(a) - s.function(b), posinf=0, neginf=0)[moving] for s in statistics]
     second = [np.abs(one.sum(axis=0)) for one in of_groups]
     above, count = [np.zeros(one.shape) for one in observed], 0
-    patterns = _every_sign(len(half)) if every else _drawn_signs(len(half), half[0].size, permutations, seed)
-    for signs in patterns:
+    # Drawn for all groups and then chosen from: what does not move changes no p.
+    drawn = (part[:, moving] for part in _drawn_signs(len(a), half[0].size, permutations, seed))
+    for signs in _every_sign(len(half)) if every else drawn:
         moved = weighted(signs)
         one, other = middle + moved, middle - moved
         count += len(signs)
         for s, statistic in enumerate(statistics):
             apart = np.abs(statistic.function(one) - statistic.function(other))
             above[s] += _above(apart, observed[s], np.abs(signs @ of_groups[s]), second[s])
-    # The observed pattern is among all patterns, as tied with itself, and not among those drawn.
-    found = [(one + 0.5) / count if every else (one + 1) / (count + 1) for one in above]
+            above[s] += _same(signs, differ[s]) / 2
+    # The observed pattern is among all patterns, and not among those drawn.
+    found = [one / count if every else (one + 1) / (count + 1) for one in above]
     p = [np.where(one > _NEAR * _SMALL, rank, 1.0) for one, rank in zip(observed, found, strict=True)]
     return p, ALL_PATTERNS if every else DRAWN_PATTERNS
+
+
+def _differ(half: Array, statistic: Statistic) -> Array:
+    """Which groups differ between two models in the cells of each quantity, 0 or 1, [G, Q] or, if in all, [G, 1]."""
+    cells = half.any(axis=(1, 3)).astype(np.float64)
+    weights = np.ones((1, cells.shape[1])) if statistic.cells is None else statistic.cells
+    return (cells @ (weights != 0).T > 0).astype(np.float64)
+
+
+def _same(signs: Array, differ: Array) -> Array:
+    """How many patterns [B, G] are the observed one, or its mirror, in the groups that differ [G, Q]: tied with it, of
+    which `_above` has counted half."""
+    same: Array = (np.abs(signs @ differ) == differ.sum(axis=0)).sum(axis=0)
+    return same
 
 
 def _above(first: Array, observed: Array, second: Array, own: Array) -> Array:

@@ -19,7 +19,7 @@ from bench.coverage import (
     value_sums,
 )
 from mcutune.domain.task import Task
-from mcutune.robustness.paired import compare_sums
+from mcutune.robustness.paired import compare_sums, per_cell
 from mcutune.robustness.statistics import Resampling, intervals, permutation_test
 
 HOW = Resampling(resamples=2000)
@@ -54,7 +54,7 @@ def test_many_families_at_once_have_the_p_of_each_alone() -> None:
     random = np.random.default_rng(0)
     pairs = [equal_models(WORLDS["speakers"], 8, 3, random) for _ in range(4)]
     a, b = (np.concatenate(one, axis=2) for one in zip(*pairs, strict=True))
-    found = permutation_test(a, b, statistics_of(CLASSES))[0]
+    found = permutation_test(a, b, list(per_cell(CLASSES, a.shape[2]).values()))[0]
     for n, (one, other) in enumerate(pairs):
         alone = compare_sums(one, other, Task.CLASSIFICATION, CLASSES, HOW)
         for metric, p in zip(CLASSES, found, strict=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable
 
@@ -15,10 +14,8 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from mcutune.domain.task import METRICS, Task
-from mcutune.robustness.answers import cannot_be_shown
 from mcutune.robustness.paired import compare, mean_over_replicates
 from mcutune.robustness.statistics import (
-    ALL_PATTERNS,
     BOOTSTRAP,
     DRAWN_PATTERNS,
     MCNEMAR,
@@ -28,7 +25,6 @@ from mcutune.robustness.statistics import (
     Interval,
     Resampling,
     Statistic,
-    _drawn_signs,
     _weights,
     bootstrap,
     detectable,
@@ -36,11 +32,10 @@ from mcutune.robustness.statistics import (
     holm,
     intervals,
     jackknife_errors,
-    permutation_test,
     t_bounds,
 )
 from mcutune.robustness.sums import FROM_SUMS, rows_in, unit_sums
-from tests.reference.statistics_twin import jackknife_error, resampled, swapped_p
+from tests.reference.statistics_twin import jackknife_error, resampled
 
 CLASSES = ["wa", "ua", "f1"]
 VALUES = ["mae", "pearson", "acc2", "f1_nonzero"]
@@ -225,107 +220,6 @@ def test_the_same_seed_gives_the_same_bounds_whatever_is_asked_beside() -> None:
 def test_effective_groups() -> None:
     assert effective_groups(np.full(12, 30)) == pytest.approx(12)
     assert effective_groups(np.array([90, 5, 5])) == pytest.approx(100**2 / (8100 + 50))
-
-
-def every_swap(groups: int) -> list[tuple[bool, ...]]:
-    """All patterns, the one that swaps nothing first, without those that mirror another."""
-    return [(False, *rest) for rest in itertools.product([False, True], repeat=groups - 1)]
-
-
-@pytest.mark.parametrize("rows", [90, 28])
-@pytest.mark.parametrize("metric", ["wa", "ua", "mae"])
-def test_the_permutation_test_equals_a_loop_over_all_swaps(metric: str, rows: int) -> None:
-    predicted, truth, group, task = sample(metric, groups=7, rows=rows)
-    group = group if rows == 90 else np.arange(rows) % 7  # four rows a group: many ties
-    a, b = predicted[:1, 1:2], predicted[1:, :1]
-    sums = [unit_sums(x, truth, group, 7, task, 4) for x in (a, b)]
-    (p,), name = permutation_test(*sums, [Statistic(mean_over_replicates(metric))])
-    assert name == ALL_PATTERNS
-    expected = swapped_p(lambda x, of: by_sklearn(metric, x[of], truth[of]), a[0, 0], b[0, 0], group, every_swap(7))
-    assert p[0] == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize("metric", ["wa", "ua"])
-def test_the_drawn_permutation_test_equals_a_loop_over_its_swaps(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    predicted, truth, _ = classes(groups=7, rows=28)
-    group, a, b = np.arange(28) % 7, predicted[:1, 1:2], predicted[1:, :1]
-    sums = [unit_sums(x, truth, group, 7, Task.CLASSIFICATION, 4) for x in (a, b)]
-    monkeypatch.setattr("mcutune.robustness.statistics._ALL_UP_TO", 5)
-    (p,), name = permutation_test(*sums, [Statistic(mean_over_replicates(metric))], permutations=60, seed=4)
-    assert name == DRAWN_PATTERNS
-    drawn = np.concatenate(list(_drawn_signs(7, 16, 60, 4))) < 0
-    patterns = [(False,) * 7, *drawn.tolist()]
-    expected = swapped_p(lambda x, of: by_sklearn(metric, x[of], truth[of]), a[0, 0], b[0, 0], group, patterns)
-    assert p[0] == pytest.approx(expected, abs=1e-12)
-
-
-def test_counts_tied_in_groups_of_unequal_size_equal_a_loop_over_all_swaps() -> None:
-    random = np.random.default_rng(3)
-    for _ in range(25):
-        group = np.repeat(np.arange(6), random.integers(2, 8, size=6))
-        right = random.random((2, len(group))) < 0.6
-        predicted = np.where(right, 0, 1)[:, None, None]
-        truth = np.zeros(len(group), dtype=int)
-        sums = [unit_sums(x, truth, group, 6, Task.CLASSIFICATION, 2) for x in predicted]
-        (p,), _ = permutation_test(*sums, [Statistic(mean_over_replicates("wa"))])
-        expected = swapped_p(lambda x, of: float(x[of].mean()), *right, group, every_swap(6))
-        assert p[0] == pytest.approx(expected, abs=1e-12)
-
-
-def p_of_counts(more_right: list[int], rows: int = 12) -> float:
-    """p of accuracy, where model a gets so many rows more right in each group of as many rows."""
-    right = np.array([[5 + more, 5] for more in more_right]).T
-    a, b = (np.stack([one, rows - one, 0 * one, 0 * one], axis=1)[:, None, None].astype(float) for one in right)
-    return float(permutation_test(a, b, [Statistic(mean_over_replicates("wa"))])[0][0][0])
-
-
-@pytest.mark.parametrize("groups", [5, 8, 11])
-def test_ties_alone_give_the_mid_p_of_the_sign_test_with_the_observed_pattern_counted_whole(groups: int) -> None:
-    for lost in range((groups + 1) // 2):
-        as_extreme = stats.binomtest(lost, groups).pvalue
-        tied = 2 * stats.binom.pmf(lost, groups, 0.5)
-        p = p_of_counts([-1] * lost + [1] * (groups - lost))
-        assert p == pytest.approx(as_extreme - tied / 2 + 0.5 / 2 ** (groups - 1), abs=1e-12)
-
-
-def test_the_smallest_p_is_one_pattern_of_all_and_each_group_without_a_difference_adds_to_it() -> None:
-    assert p_of_counts([1, 2, 3, 4, 5, 6]) == 2.0**-5
-    assert p_of_counts([0, 2, 3, 4, 5, 6]) == 1.5 * 2.0**-5
-    assert p_of_counts([0, 0, 3, 4, 5, 6]) == 2.5 * 2.0**-5
-    one = {"test": ALL_PATTERNS, "groups": 6, "family": 1}
-    assert not cannot_be_shown(one)
-    assert cannot_be_shown(one | {"groups": 5})
-
-
-def test_equal_values_show_nothing() -> None:
-    assert p_of_counts([1, -1, 0, 0, 0, 0]) == 1
-    assert p_of_counts([0] * 6) == 1
-
-
-def test_the_permutation_test_of_mean_error_is_scipys() -> None:
-    """Mean absolute error with equal groups is a mean of group means, for which scipy has the paired test."""
-    random = np.random.default_rng(2)
-    truth = random.normal(size=90).astype(np.float32)
-    group = np.arange(90) // 9
-    a, b = truth + random.normal(0, 1, 90), truth + random.normal(0, 1.3, 90)
-    sums = [unit_sums(x[None, None], truth, group, 10, Task.REGRESSION, 1) for x in (a, b)]
-    (p,), _ = permutation_test(*sums, [Statistic(mean_over_replicates("mae"))])
-    means = [np.abs(x - truth).reshape(10, 9).mean(axis=1) for x in (a, b)]
-    theirs = stats.permutation_test(
-        means, lambda x, y, axis: (x - y).mean(axis=axis), permutation_type="samples", vectorized=True
-    )
-    assert p[0] == pytest.approx(theirs.pvalue, abs=1e-12)
-
-
-def test_the_drawn_permutation_test_is_near_the_exact_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    sums, _ = sums_of("ua", groups=10)
-    a, b = sums[:, :1, :1], sums[:, 1:, 1:2]
-    (exact,), _ = permutation_test(a, b, [Statistic(mean_over_replicates("ua"))])
-    monkeypatch.setattr("mcutune.robustness.statistics._ALL_UP_TO", 5)
-    (drawn,), name = permutation_test(a, b, [Statistic(mean_over_replicates("ua"))])
-    assert name == DRAWN_PATTERNS
-    assert drawn[0] == pytest.approx(exact[0], abs=0.02)
-    assert drawn[0] >= 1 / 10_000
 
 
 def test_a_model_against_itself_shows_nothing() -> None:
