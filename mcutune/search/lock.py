@@ -20,6 +20,7 @@ from mcutune.files import NO_LOCKS
 NAME = ".lock"  # held by the one that writes the ledger
 COMMAND = ".command"  # held by the command that a person started, from before Ray is there to after it is gone
 PATIENCE = 20.0  # seconds to wait for a holder whose driver is gone: Ray ends its actors a little later
+_SIGNED = 1.0  # seconds until whoever has taken a lock has said so in it
 
 
 class RunLock:
@@ -43,7 +44,8 @@ class RunLock:
             waited = 0.0
             while not self._try():
                 holder = _read(self._file)
-                if _runs(holder, "driver") or waited >= patience:
+                unsigned = not holder and waited < _SIGNED  # taken this instant: soon it says by whom
+                if not unsigned and (_runs(holder, "driver") or waited >= patience):
                     raise Busy(f"{folder} is in use by {_shown(holder)}", hint="wait for it, or `mcutune stop` it")
                 pause(0.25)
                 waited += 0.25

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import json
 import os
@@ -56,6 +57,25 @@ def test_59_two_takers_of_one_lock_fifty_times(tmp_path: Path) -> None:
         assert "in use by" in text
         for file in (ready_read, ready_write):
             os.close(file)
+
+
+def test_59_a_taker_that_has_not_signed_yet_is_waited_for(tmp_path: Path) -> None:
+    """Between taking a lock and writing who did, it is nobody's: the other one is not told of `another process`."""
+    path = tmp_path / "lock"
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(file, fcntl.LOCK_EX)
+
+    def signed(seconds: float) -> None:
+        os.pwrite(file, b'{"host": "elsewhere", "pid": 7, "since": "2026"}', 0)
+
+    with pytest.raises(Busy, match="in use by process 7 on elsewhere since 2026"):
+        RunLock(tmp_path, name="lock", patience=0.0, pause=signed)
+    os.ftruncate(file, 0)
+    paused: list[float] = []
+    with pytest.raises(Busy, match="in use by another process"):
+        RunLock(tmp_path, name="lock", patience=0.0, pause=paused.append)
+    assert sum(paused) == 1.0
+    os.close(file)
 
 
 def test_59_two_searches_in_the_same_second(fresh: World) -> None:
