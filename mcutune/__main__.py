@@ -19,7 +19,20 @@ def main() -> None:
 
         ending.code = code = EXIT
         told_stopped()
+    if ending.asked:
+        _forgotten()
     sys.exit(code)
+
+
+def _forgotten() -> None:
+    """Make Python forget an interrupt that was handled.
+
+    Where one has passed through an exec of text, as libraries have it, Python takes it for unhandled until the next
+    such exec, and ends what `-m` runs by SIGINT, whatever its code. A named tuple is made by one.
+    """
+    from collections import namedtuple
+
+    namedtuple("Forgotten", "")
 
 
 if __name__ == "__main__":

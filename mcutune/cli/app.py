@@ -93,8 +93,3 @@ def _crash_folder() -> Path:
     from mcutune.files import home
 
     return home() / "logs"
-
-
-def main() -> None:
-    """What a `mcutune` script calls that an earlier commit installed; the present one is in __main__.py."""
-    sys.exit(run(sys.argv[1:]))

@@ -49,17 +49,15 @@ def guarded(
         if ending is not None and ending.asked and not isinstance(error, Stopped):  # made of the interrupt
             ends(EXIT)
             return told_stopped(debug)
-        if isinstance(error, UserError):
-            ends(error.exit_code)
-            return _told(error, debug)
+        known = error if isinstance(error, UserError) else foreseen(error)
+        if known is not None:
+            ends(known.exit_code)
+            return _told(known, debug)
         if type(error).__name__ == "NoArgsIsHelpError":  # of typer: its message is the help
             print(error.format_message())  # type: ignore[attr-defined]
             return ends(0)
         if hasattr(error, "format_message"):  # usage errors of typer, whose class has moved between its versions
             return ends(_usage(error))
-        known = foreseen(error)
-        if known is not None:
-            return ends(_told(known, debug))
         folder = getattr(error, "crash_folder", None)
         return ends(_unforeseen(error, debug, crash_folder if folder is None else lambda: folder))
 

@@ -148,6 +148,18 @@ def test_both_that_take_signals_take_an_ignored_ctrl_c() -> None:
         signal.signal(signal.SIGINT, before)
 
 
+def test_an_interrupt_that_passed_through_exec_is_over(tmp_path: Path) -> None:
+    """Python ends what `-m` runs by SIGINT where it takes such an interrupt for unhandled: the code would be -2."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from mcutune.cli import app\n"
+        "def interrupted(*given): exec('import os, signal; os.kill(os.getpid(), signal.SIGINT)')\n"
+        "app._invoke = interrupted\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    ended = subprocess.run([sys.executable, "-m", "mcutune"], env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (6, TOLD)
+
+
 # In the process that is interrupted: a file appears once Ctrl-C is heeded. Before, Python itself is starting.
 READY = """
 import _thread, os, signal, sys, time
