@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from mcutune.data.dialogues import grouped
 from mcutune.data.normalise import Normalisation, apply
+from mcutune.model.alignment import plain_product
 from mcutune.model.checkpoint import read
 from mcutune.model.encoder import DialogueEncoder, UtteranceEncoder, encode, make_encoder
 from mcutune.model.settings import settings
@@ -64,7 +65,7 @@ def _encoders(
 
 def _product(a: Tensor, b: Tensor, c: SimpleNamespace) -> Tensor:
     """a b in the configured precision, as float32."""
-    return (a.bfloat16() @ b.bfloat16()).float() if c.precision == "bfloat16" else a @ b
+    return plain_product(a, b, low_precision=c.precision == "bfloat16")
 
 
 def _frozen(p: dict[str, Tensor], inputs: list[Tensor], encoded: list[Tensor], c: SimpleNamespace) -> Tensor:

@@ -85,13 +85,15 @@ def _advisories() -> Iterator[Finding]:
 
 
 def _devices() -> Iterator[Finding]:
-    from mcutune.training.hardware import gpus
+    from mcutune.training.hardware import bfloat16_is_slow, gpus
 
     found = gpus()
     for number, gpu in enumerate(found):
         yield Finding("good", f"gpu {number}", f"{gpu.name}, {gpu.memory / 2**30:.0f} GiB")
     if not found:
         yield Finding("note", "gpu", "none; packs run on CPUs")
+    if bfloat16_is_slow():
+        yield Finding("note", "cpu", "has no products in bfloat16: `precision: bfloat16` is no faster than float32")
 
 
 def _home() -> Iterator[Finding]:

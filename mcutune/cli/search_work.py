@@ -22,6 +22,7 @@ from mcutune.cli.searching import (
     opened,
     packs_for,
     prepared,
+    slow_precision,
     started,
     what_still_fits,
 )
@@ -94,6 +95,8 @@ def work_in(
     packs, lanes = packs_for(plan, shape, place, capacity)
     if (less := beyond_use(shape, packs, lanes)) is not None:
         say(out, plain(less, "yellow"))
+    if (slow := slow_precision(plan, packs, place)) is not None:
+        say(out, plain(slow, "yellow"))
     say(out, plain(started(plan, packs, lanes, place)))
     job = Job(
         run=plan.name,

@@ -232,6 +232,20 @@ def beyond_use(shape: Shape, packs: Packs, lanes: int) -> str | None:
     return f"{taken}: more would have no work at any time" if taken else None
 
 
+def slow_precision(plan: Plan, packs: Packs, place: Place) -> str | None:
+    """A line where trials compute in bfloat16 on a CPU that gains nothing by it; None elsewhere.
+
+    Of another machine's CPU nothing is known here.
+    """
+    if place.kind == "cluster" or packs.request.gpus or "bfloat16" not in plan.space.choices("precision"):
+        return None
+    from mcutune.training.hardware import bfloat16_is_slow
+
+    if not bfloat16_is_slow():
+        return None
+    return "warning: this CPU has no products in bfloat16: precision bfloat16 is no faster here than float32"
+
+
 def memory_of_a_pack(packs: Packs, place: Place) -> int | None:
     """Bytes a worker may allocate: on a machine of ours its share, elsewhere the cluster's own limits hold."""
     if place.kind == "cluster":

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mcutune.model.precision import bmm, mm
+
 ROWS = 32
 COLUMNS = 16
 
@@ -39,7 +41,7 @@ def product(a: Tensor, b: Tensor, *, low_precision: bool) -> Tensor:
     """
     if low_precision:
         a, b = a.bfloat16(), b.bfloat16()
-    result = (a * b.transpose(1, 2)).sum(-1, keepdim=True) if b.shape[-1] == 1 else torch.bmm(a, b)
+    result = (a * b.transpose(1, 2)).sum(-1, keepdim=True) if b.shape[-1] == 1 else bmm(a, b)
     return result.float() if low_precision else result
 
 
@@ -69,7 +71,7 @@ def aligned(x: Tensor) -> Tensor:
 
 def plain_product(a: Tensor, b: Tensor, *, low_precision: bool) -> Tensor:
     """Matrix product [n, k] × [k, l]; in bfloat16 with a float32 result where `low_precision`."""
-    return torch.mm(a.bfloat16(), b.bfloat16()).float() if low_precision else torch.mm(a, b)
+    return mm(a.bfloat16(), b.bfloat16()).float() if low_precision else mm(a, b)
 
 
 def padded_indices(rows: npt.NDArray[Any], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ from mcutune.model.lanes import Lanes, Output, pairs_of
 from mcutune.model.layout import Layout, Parameter
 from mcutune.model.losses import squared_cosine
 from mcutune.model.noise import Dropout
+from mcutune.model.precision import baddbmm, bmm
 from mcutune.model.sequences import Sequences
 
 MLP_RANK = 2  # the adapters of the block MLPs have twice the rank
@@ -88,7 +89,7 @@ class TrainedNetwork:
 
     def _plus(self, start: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """start + a × b, for a [P, n, k] and b [P, k, l]; start broadcasts."""
-        return torch.baddbmm(self._low(start), self._low(a), self._low(b))
+        return baddbmm(self._low(start), self._low(a), self._low(b))
 
     def _norm(self, params: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
         """LayerNorm of x [P, .., W] by each lane's gain and offset [P, W], as products take it."""
@@ -110,24 +111,25 @@ class TrainedNetwork:
         shared, private, scale = self._low(shared), self._low(private), self._low(lanes.along("scale", 3))
         base = self._plus(params[f"{name}.bias"][:, None], shared, params[f"{name}.weight"])
         dropped = shared if drop is None else drop(shared, lanes.adapter_dropout, f"{name}.s")
-        inner = torch.bmm(dropped, a[:, :, 0]) * scale
-        return torch.baddbmm(base, inner, b[:, 0]), mix(base, private, a[:, :, 1:], b[:, 1:], scale)
+        inner = bmm(dropped, a[:, :, 0]) * scale
+        return baddbmm(base, inner, b[:, 0]), mix(base, private, a[:, :, 1:], b[:, 1:], scale)
 
     def _mix_chosen(self, chosen: Tensor) -> Mix:
         """The pair of each row: chosen [P, n, J] is one-hot. All are multiplied, which a narrow product hides."""
         picked = self._low(chosen[..., None].to(torch.get_default_dtype()))
 
         def mix(base: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
-            inner = torch.bmm(x, a.flatten(2)).unflatten(-1, a.shape[2:]) * (picked * scale[..., None])
-            return torch.baddbmm(base, inner.flatten(2), b.flatten(1, 2))
+            inner = bmm(x, a.flatten(2)).unflatten(-1, a.shape[2:]) * (picked * scale[..., None])
+            return baddbmm(base, inner.flatten(2), b.flatten(1, 2))
 
         return mix
 
     def _mix_every(self, base: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
         """Every pair at once: x [P, J, n, D], or [P, 1, n, D] where all read the same."""
-        inner = torch.matmul(x, a.transpose(1, 2)) * scale[..., None]
         start = base[:, None].expand(-1, b.shape[1], -1, -1)
-        return torch.baddbmm(start.flatten(0, 1), inner.flatten(0, 1), b.flatten(0, 1)).unflatten(0, start.shape[:2])
+        x = x.expand(*b.shape[:2], -1, -1)
+        inner = bmm(x.flatten(0, 1), a.transpose(1, 2).flatten(0, 1)).unflatten(0, b.shape[:2]) * scale[..., None]
+        return baddbmm(start.flatten(0, 1), inner.flatten(0, 1), b.flatten(0, 1)).unflatten(0, start.shape[:2])
 
     def _encode(
         self, params: dict[str, Tensor], m: int, x: Tensor, rows: Sequences, mix: Mix, private: Tensor, lanes: Lanes,
@@ -209,7 +211,7 @@ class TrainedNetwork:
             every = rows[m].spread(private.flatten(0, 1)).unflatten(0, private.shape[:2])
             encoded.append((rows[m].spread(shared), every))
         weights = self._low(params["fusion.weight"]).split(self.width, 1)
-        bases = [torch.bmm(self._low(s), w) for (s, _), w in zip(encoded, weights, strict=True)]
+        bases = [bmm(self._low(s), w) for (s, _), w in zip(encoded, weights, strict=True)]
         zero = torch.zeros_like(encoded[0][0])
         logits = []
         for c, member in enumerate(self.member.tolist()):
@@ -226,12 +228,12 @@ class TrainedNetwork:
         """Logits [P, B, K] of combination c from R^f and R^s [P, B, M·W], and W R^f of the fusion layer."""
         base = base + self._low(params["fusion.bias"])[:, None]
         scale, a, b = self._low(lanes.along("scale", 3)), params["fusion.A"], params["fusion.B"]
-        shared, private = (torch.bmm(self._low(x), self._low(a[:, :, j])) for x, j in ((joined, 0), (own, 1 + c)))
+        shared, private = (bmm(self._low(x), self._low(a[:, :, j])) for x, j in ((joined, 0), (own, 1 + c)))
         hidden = torch.relu(self._plus(base, shared * scale, b[:, 0])) + joined
         apart = torch.relu(self._plus(base, private * scale, b[:, 1 + c])) + own
 
         def mix(base: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
-            return torch.baddbmm(base, torch.bmm(x, a[:, :, c]) * scale, b[:, c])
+            return baddbmm(base, bmm(x, a[:, :, c]) * scale, b[:, c])
 
         return self._classify(params, hidden, apart, mix, lanes, None)
 

@@ -198,13 +198,16 @@ class Space:
         names |= {parameter.name for parameter in self.parameters}
         return not names.isdisjoint(SHAPE_KEYS)
 
+    def choices(self, key: str) -> set[Any]:
+        """The values that a trial may have of a key that is not a range."""
+        listed = {values[key] for values in (*self.explicit, *self.own.values()) if key in values}
+        searched = next((p.values for p in self.parameters if p.name == key), ())
+        return {getattr(self.default, key), *searched, *listed}
+
     @property
     def without_effect(self) -> tuple[str, ...]:
         """Settings that are fixed or searched although no trial has the architecture that reads them."""
-        listed = [values for values in (*self.explicit, *self.own.values()) if "encoder" in values]
-        searched = next((p.values for p in self.parameters if p.name == "encoder"), ())
-        there = {self.default.encoder, *searched, *(values["encoder"] for values in listed)}
-        read = set().union(*(_OF_ENCODER[encoder] for encoder in there))
+        read = set().union(*(_OF_ENCODER[encoder] for encoder in self.choices("encoder")))
         named = {*self.fixed, *(p.name for p in self.parameters), *(name for one in self.explicit for name in one)}
         return tuple(sorted(named & set().union(*_OF_ENCODER.values()) - read))
 

@@ -1,4 +1,4 @@
-"""The GPUs that torch sees on this machine."""
+"""What torch sees on this machine: its GPUs, and what its CPU can multiply."""
 
 from __future__ import annotations
 
@@ -19,3 +19,13 @@ def gpus() -> tuple[Gpu, ...]:
 
     properties = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     return tuple(Gpu(str(one.name), int(one.total_memory)) for one in properties)
+
+
+def bfloat16_is_slow() -> bool:
+    """Whether this machine's CPU has no products in bfloat16, so that they cost no less than in float32.
+
+    They are computed all the same (model/precision.py).
+    """
+    from mcutune.model.precision import multiplies_bfloat16
+
+    return not multiplies_bfloat16()

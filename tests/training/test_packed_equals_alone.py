@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mcutune.model import precision
 from tests.training.fold import fold, order, pack_of, trained
 
 KINDS = [{}, {"encoder_kind": "dialogue"}, {"encoder": "trained"}]
@@ -49,6 +50,18 @@ def test_each_lane_of_seven_equals_itself_alone_and_in_a_pair(shape, threads):
         same(pair[1], together[2])
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("shape", KINDS, ids=["frozen", "dialogue", "trained"])
+def test_also_in_bfloat16_where_a_cpu_multiplies_it_as_float32(shape, monkeypatch):
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: False)
+    shape = {**shape, "precision": "bfloat16"}
+    data, orders = fold(gaps="encoder_kind" in shape), mixed(shape)
+    together, reports = trained(pack_of(data, shape), orders)
+    for place, one in enumerate(orders):
+        alone, report = trained(pack_of(data, shape), [one])
+        same(alone[0], together[place])
+        assert report[0] == reports[place]
 
 
 def test_changing_one_lane_changes_no_other():
