@@ -66,7 +66,7 @@ def floor(pack: Pack, count: int, overrides: dict[str, Any], card: Card) -> floa
     lanes = lanes_of(pack, count, overrides)
     steps = pack.steps(lanes)
     each = operations(pack, lanes, 2) - operations(pack, lanes, 1)
-    parameters = count * pack.program.layout.size * _MEMORY_PASSES
+    parameters = count * pack.program_of(pack.start.max_rank).layout.size * _MEMORY_PASSES
     rows = len(pack.resident.training) / steps * sum(pack.resident.dims)  # lanes of one seed share them
     return float(steps * max(each / card.product, 4 * (parameters + rows) / card.copy))
 

@@ -49,7 +49,9 @@ def cost(encoder: str, count: int, rows: int, repeats: int) -> Cost:
     pack = pack_of(fold, overrides, ranks=RANKS)
     lanes = lanes_of(pack, many, overrides, RANKS)
     seconds = median_seconds(lambda: pack.epoch(lanes), repeats)
-    return Cost(seconds / many, pack.program.layout.size, 1024 * (_kibibytes("VmHWM") - before) / many)
+    return Cost(
+        seconds / many, pack.program_of(pack.start.max_rank).layout.size, 1024 * (_kibibytes("VmHWM") - before) / many
+    )
 
 
 def _kibibytes(name: str) -> int:

@@ -13,7 +13,7 @@ class PackStart:
     """What a pack works on until its orders say `done`: lanes of one fold and one shape.
 
     `combinations`: canonical indices of the combinations that validation measures, C of them.
-    `max_rank`: the largest rank of the space; every lane is zero-padded to it, alone too.
+    `max_rank`: the largest rank of the space; lanes are zero-padded (domain.trial.padded_rank), alone too.
     `objective` and `modalities`: what `domain.objective.scalar` needs to choose a lane's best epoch as the search does.
     """
 

@@ -36,6 +36,18 @@ class Failure(str, Enum):
         return self in (Failure.NAN, Failure.DIVERGED, Failure.METRIC)
 
 
+_LEAST_PADDED = 8
+
+
+def padded_rank(rank: int, most: int) -> int:
+    """What a lane's rank is padded to on a CPU: the next power of two from 8 on, at most the largest of the space.
+
+    A function of these two alone: were it one of a lane's neighbours, its bits would be, too. Below 8 a step costs the
+    same; padded all to the largest, lanes of rank 1 would cost what those of rank 16 do.
+    """
+    return min(most, max(_LEAST_PADDED, 1 << max(0, rank - 1).bit_length()))
+
+
 @dataclass(frozen=True, order=True)
 class LaneId:
     """One (trial, seed) of a study: fold name, trial number (0 is the paper's default), seed number."""

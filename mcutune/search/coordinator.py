@@ -75,7 +75,7 @@ class Coordinator:
             self._encoders = EncoderCache(home() / "encoders", self._packs.alive)
             self._timings = Timings(home() / "timings")
             self._studies = {row.fold: self._study(row) for row in rows}
-            self._dispatch = Dispatch(self._studies, self._packs)
+            self._dispatch = Dispatch(self._studies, self._packs, plan.space.max_rank)
             self._resume(accepted)
             undo.pop_all()
 
@@ -320,7 +320,9 @@ class Coordinator:
         for study in self._studies.values():
             study.settle(self._proposing and not self.stopped)
         if asking is not None and self._proposing and not self.stopped and self._studies[asking.fold].unguided:
-            self._studies[asking.fold].begin(self._dispatch.room(asking, places))
+            # A budget of time ends proposing; what is begun far ahead of the packs would be trained long after.
+            ahead = self.plan.space.budget is None
+            self._studies[asking.fold].begin(self._dispatch.room(asking, places, ahead=ahead))
         try:
             self._ledger.commit(self._meter.now, self._meter.gpu)
         except NoSpace as error:

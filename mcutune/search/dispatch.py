@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mcutune.domain.trial import LaneId, LaneOrder, State, Verdict
+from mcutune.domain.trial import LaneId, LaneOrder, State, Verdict, padded_rank
 from mcutune.search.packs import Packs, PackState
 from mcutune.search.records import LaneRecord
 from mcutune.search.study import Live, Study
 
 HELD = 2  # times its places a pack may hold lanes, parked ones included, before it gets trials beyond the lag
 WORKING = (Verdict.CONTINUE, Verdict.FINISH)
+_AHEAD = 2  # times a pack's places: how far it looks for lanes that run well beside its own
 Shape = tuple[Any, ...]
+Fitting = tuple[LaneId, LaneRecord, Live]
 
 
 class Dispatch:
     """Hands the lanes of all studies to packs."""
 
-    def __init__(self, studies: Mapping[str, Study], packs: Packs) -> None:
+    def __init__(self, studies: Mapping[str, Study], packs: Packs, max_rank: int) -> None:
+        """max_rank: the largest of the space."""
         self._studies = studies
         self._packs = packs
+        self._max_rank = max_rank
 
     def choose(self) -> tuple[Study, Shape] | None:
         """Fold and shape for a pack: those with lanes that nobody holds, few packs first, then the lowest trial.
@@ -51,9 +55,12 @@ class Dispatch:
                 self._packs.release(state, lane)
         return found
 
-    def room(self, state: PackState, places: int) -> int:
+    def room(self, state: PackState, places: int, *, ahead: bool) -> int:
         """How many of the pack's places would stay empty for want of trials. Lanes of other shapes count as work too:
         it is theirs to be trained before new trials begin.
+
+        ahead: where ranks are padded to several numbers, so many trials that a pack can choose those that are alike,
+        unless it has parked some.
         """
         if len(state.held) >= HELD * places:
             return 0
@@ -61,7 +68,9 @@ class Dispatch:
         training = sum(study.verdict(lane, held.seen) is Verdict.CONTINUE for lane, held in state.held.items())
         if training >= places:
             return 0
-        return places - training - sum(1 for _ in self._free(study))
+        alike = state.device != "cpu" or padded_rank(1, self._max_rank) == self._max_rank
+        choice = ahead and not alike and len(state.held) == training
+        return (_AHEAD if choice else 1) * places - training - sum(1 for _ in self._free(study))
 
     def hand_out(self, state: PackState, places: int, verdicts: Mapping[LaneId, Verdict]) -> Iterator[LaneOrder]:
         """Lanes of the pack's fold and shape that nobody holds, none that it was just told to end.
@@ -80,9 +89,28 @@ class Dispatch:
         fitting = [one for one in self._free(study) if one[0] not in verdicts and one[2].shape == state.shape]
         suspects = [one for one in fitting if one[1].suspect]
         chosen = suspects[:1] if suspects and not working else [one for one in fitting if not one[1].suspect]
+        if state.device == "cpu" and not suspects:
+            going = {lane for lane, verdict in verdicts.items() if verdict is Verdict.CONTINUE}
+            chosen = self._alike(study, chosen, going, free, places)
         for lane, record, live in chosen[:free]:
             self._packs.hold(state, lane, record.attempt)
             yield LaneOrder(lane, record.attempt, live.configuration.model_dump(), live.configuration.epochs)
+
+    def _alike(self, study: Study, fitting: list[Fitting], going: set[LaneId], free: int, places: int) -> list[Fitting]:
+        """Of the lanes that a pack could train next those whose ranks are padded like those it trains (`going`).
+
+        Lanes of another padding would run after its own, not beside them: nothing is won by having them early, and
+        another pack may want them. Where it trains nothing, the lowest trial decides. All where there are no more than
+        its free places, and never far ahead of the lowest trial: others may wait for that one.
+        """
+        if len(fitting) <= free:
+            return fitting
+        near = fitting[: _AHEAD * places]
+        wanted = {self._padded(study.live(lane.trial)) for lane in going} or {self._padded(near[0][2])}
+        return [one for one in near if self._padded(one[2]) in wanted]
+
+    def _padded(self, live: Live) -> int:
+        return padded_rank(live.configuration.rank, self._max_rank)
 
     def training(self, state: PackState) -> set[LaneId]:
         """The lanes that a pack trains, or whose checkpoint it makes: one of them may be why it is lost."""
@@ -106,7 +134,7 @@ class Dispatch:
             for lane, _, live in self._free(study):
                 yield study, live.shape, lane.trial
 
-    def _free(self, study: Study) -> Iterator[tuple[LaneId, LaneRecord, Live]]:
+    def _free(self, study: Study) -> Iterator[Fitting]:
         """The lanes of a study that are to be trained and that nobody holds, lowest trial first."""
         for lane in self._packs.unheld(study.fold):
             record = study.lane(lane)

@@ -119,7 +119,7 @@ def chosen(timings: Sequence[Timing], most: int, room: int, least: int) -> int:
 
 def lane_memory(pack: Pack) -> int:
     """Bytes that a lane takes at least: its vectors."""
-    return _COPIES * 4 * pack.program.layout.size
+    return _COPIES * 4 * pack.program_of(pack.start.max_rank).layout.size
 
 
 def facts_of(pack: Pack) -> dict[str, Any]:
@@ -191,6 +191,6 @@ def _clocked(pack: Pack, lanes: Sequence[Lane], steps: int) -> float:
 
 
 def _throw_away(pack: Pack, number: int) -> Lane:
-    """A lane of the pack's shape at the paper's defaults; its trial is none of the search's."""
-    settings = dict(zip(SHAPE_KEYS, pack.start.shape, strict=True))
+    """A lane of the pack's shape and its largest rank, else the paper's defaults; its trial is none of the search's."""
+    settings = {**dict(zip(SHAPE_KEYS, pack.start.shape, strict=True)), "rank": pack.start.max_rank}
     return pack.lane(LaneOrder(LaneId(pack.start.fold, -1 - number, 0), 0, settings, 1))

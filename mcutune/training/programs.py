@@ -23,7 +23,26 @@ from mcutune.training.plan import Batch
 from mcutune.training.resident import Resident
 
 _LEAST_RANK = 2  # a product with one column takes another path in a pack of one lane (model/alignment.py)
-Encoded = Callable[[int], list[Tensor]]
+
+
+class Outputs:
+    """Encoder outputs of all seeds asked for so far, side by side: kept once for all programs of a pack."""
+
+    def __init__(self, encoded: Callable[[int], list[Tensor]]) -> None:
+        """encoded: R^m [N, W] of every modality, for a seed."""
+        self._encoded = encoded
+        self._first: dict[int, int] = {}
+        self._stacked = torch.zeros(0)  # [S·N, M, W]
+
+    def of(self, seeds: Sequence[int], rows: Tensor) -> Tensor:
+        """R^m [U, M, n, W] of rows [U, n] (or [n]) by the encoders of U seeds."""
+        for seed in seeds:
+            if seed not in self._first:
+                outputs = torch.stack(self._encoded(seed), 1)
+                self._first[seed] = len(self._first) * len(outputs)
+                self._stacked = torch.cat([self._stacked, outputs]) if len(self._first) > 1 else outputs
+        first = torch.tensor([self._first[seed] for seed in seeds], device=rows.device)
+        return self._stacked[rows + first[:, None]].transpose(1, 2)
 
 
 class Program(Protocol):
@@ -46,44 +65,28 @@ class Program(Protocol):
 class FrozenProgram:
     """FrozenNetwork over a fold whose encoder outputs are resident, those of every seed side by side."""
 
-    def __init__(self, shape: Configuration, resident: Resident, max_rank: int, encoded: Encoded) -> None:
-        self.resident, self._encoded = resident, encoded
+    def __init__(self, shape: Configuration, resident: Resident, rank: int, outputs: Outputs) -> None:
+        self.resident, self._outputs = resident, outputs
         self.network = FrozenNetwork(
-            resident.dims, resident.outputs, shape.encoder_width, max(_LEAST_RANK, max_rank),
+            resident.dims, resident.outputs, shape.encoder_width, max(_LEAST_RANK, rank),
             low_precision=shape.precision == "bfloat16", device=resident.target.device,
         )  # fmt: skip
         self.layout, self.member = self.network.layout, self.network.member
         self.lanes_at_once: int | None = None
-        self._seeds: dict[int, int] = {}
-        self._outputs = torch.zeros(0)  # [S·N, M, W]
         device = resident.target.device
         self._validation = torch.from_numpy(resident.validation).to(device)
-
-    def _slots(self, seeds: Sequence[int]) -> Tensor:
-        """First row [P] of each lane's encoder outputs in the stacked tensors [S·N, W]."""
-        for seed in dict.fromkeys(seeds):
-            if seed not in self._seeds:
-                outputs = torch.stack(self._encoded(seed), 1)
-                self._outputs = torch.cat([self._outputs, outputs]) if len(self._seeds) else outputs
-                self._seeds[seed] = len(self._seeds) * len(self.resident.own)
-        return torch.tensor([self._seeds[seed] for seed in seeds], device=self.resident.target.device)
 
     def forward(self, params: dict[str, Tensor], batch: Batch, lanes: Lanes, keys: Sequence[Key]) -> Output:
         first = [sum(batch.cohorts[:u]) for u in range(len(batch.cohorts))]
         rows = batch.rows[first]
-        encoded = self._outputs_of([batch.seeds[p] for p in first], rows)
+        encoded = self._outputs.of([batch.seeds[p] for p in first], rows)
         drop = Dropout([keys[p] for p in first], rows.device)
         inputs = [x[rows] for x in self.resident.inputs]
         return self.network.forward(params, inputs, encoded, batch.combination, lanes, drop, batch.cohorts)
 
-    def _outputs_of(self, seeds: Sequence[int], rows: Tensor) -> Tensor:
-        """R^m [U, M, n, W] of rows [U, n] (or [n]) by the encoders of U seeds."""
-        starts = self._slots(seeds)
-        return self._outputs[rows + starts[:, None]].transpose(1, 2)
-
     def validation_logits(self, params: dict[str, Tensor], lanes: Lanes, seeds: Sequence[int]) -> Tensor:
         cohorts = [len(list(same)) for _, same in groupby(seeds)]
-        encoded = self._outputs_of([seed for seed, _ in groupby(seeds)], self._validation)
+        encoded = self._outputs.of([seed for seed, _ in groupby(seeds)], self._validation)
         inputs = [x[self._validation] for x in self.resident.inputs]
         return self.network.all_combinations(params, inputs, encoded, lanes, cohorts)
 
@@ -103,11 +106,11 @@ class FrozenProgram:
 class TrainedProgram:
     """TrainedNetwork over whole dialogues."""
 
-    def __init__(self, shape: Configuration, resident: Resident, max_rank: int, encoded: Encoded) -> None:
+    def __init__(self, shape: Configuration, resident: Resident, rank: int, outputs: Outputs) -> None:
         self.resident = resident
         device = resident.target.device
         self.network = TrainedNetwork(
-            resident.dims, resident.outputs, shape.width, shape.depth, shape.heads, max(_LEAST_RANK, max_rank),
+            resident.dims, resident.outputs, shape.width, shape.depth, shape.heads, max(_LEAST_RANK, rank),
             low_precision=shape.precision == "bfloat16", device=device,
         )  # fmt: skip
         self.layout, self.member = self.network.layout, self.network.member
@@ -144,12 +147,12 @@ class TrainedProgram:
         return self.network.divergences(params, inputs, lists, wanted, lanes, name)
 
 
-PROGRAMS: dict[str, Callable[[Configuration, Resident, int, Encoded], Program]] = {
+PROGRAMS: dict[str, Callable[[Configuration, Resident, int, Outputs], Program]] = {
     "frozen": FrozenProgram,
     "trained": TrainedProgram,
 }
 
 
-def program_of(shape: Configuration, resident: Resident, max_rank: int, encoded: Encoded) -> Program:
-    """The program of a shape over a fold."""
-    return PROGRAMS[shape.encoder](shape, resident, max_rank, encoded)
+def program_of(shape: Configuration, resident: Resident, rank: int, outputs: Outputs) -> Program:
+    """The program of a shape over a fold, for lanes padded to this rank."""
+    return PROGRAMS[shape.encoder](shape, resident, rank, outputs)

@@ -23,7 +23,8 @@ def lane_files(
     scored: whether the validation scores say anything.
     """
     assert lane.best is not None, "a lane that finished has measured an epoch"
-    layout, rank = pack.program.layout, lane.configuration.rank
+    rank = lane.configuration.rank
+    layout = pack.program_of(rank).layout
     tensors = layout.unpadded(lane.best.cpu(), rank)
     tensors |= {f"encoder.{name}": tensor for name, tensor in encoder_weights(encoders).items()}
     data, resident = pack.resident.data, pack.resident

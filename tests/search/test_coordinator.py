@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mcutune.domain.trial import Failure, LaneFailure, LaneId, State, Verdict
+from mcutune.domain.trial import Failure, LaneFailure, LaneId, State, Verdict, padded_rank
 from mcutune.errors import Damaged
 from mcutune.search import coordinator as coordinator_module
 from mcutune.search.dispatch import HELD
@@ -17,6 +17,8 @@ from mcutune.search.ledger import NoSpace, read_ledger
 from mcutune.search.proposals import STARTUP
 from tests.search.simulate import SPACE, FakePack
 from tests.search.words import ONE_SHAPE, Clock, events, lane_of, orders_of, result, said
+
+ALIKE = ONE_SHAPE.replace("8, 16]", "8]")  # ranks that are padded alike
 
 
 def test_what_a_pack_is_told_at_the_start(make: Any) -> None:
@@ -32,12 +34,12 @@ def test_the_lowest_trial_comes_first_and_the_lag_bounds_what_looks_at_results(m
 
 
 def test_a_sampler_that_looks_at_no_results_fills_the_pack_but_nothing_beyond(make: Any) -> None:
-    lanes = [order.lane for order in orders_of(make(ONE_SHAPE, trials=90, sampler="random"), places=50)]
+    lanes = [order.lane for order in orders_of(make(ALIKE, trials=90, sampler="random"), places=50)]
     assert lanes == [LaneId("1", trial, seed) for trial in range(25) for seed in range(2)]
 
 
 def test_places_of_parked_and_ended_lanes_are_filled_in_the_same_answer(make: Any) -> None:
-    text = ONE_SHAPE.replace("rungs: none", "rungs: {first: 1, eta: 2}").replace("seeds: 2", "seeds: 1")
+    text = ALIKE.replace("rungs: none", "rungs: {first: 1, eta: 2}").replace("seeds: 2", "seeds: 1")
     client = make(text, trials=90, sampler="random")
     pack = FakePack("a", 8)
     while client._records.studies["1"].counts["finished"] < 3:
@@ -46,7 +48,7 @@ def test_places_of_parked_and_ended_lanes_are_filled_in_the_same_answer(make: An
 
 
 def test_a_pack_with_many_parked_lanes_gets_no_trials_beyond_the_lag(make: Any) -> None:
-    text = ONE_SHAPE.replace("rungs: none", "rungs: {first: 1, eta: 2}").replace("seeds: 2", "seeds: 1")
+    text = ALIKE.replace("rungs: none", "rungs: {first: 1, eta: 2}").replace("seeds: 2", "seeds: 1")
     client = make(text, trials=90, sampler="random")
     orders = orders_of(client, places=2)
     (first,) = [order for order in orders if order.lane.trial == 0]  # never heard of again: all others wait for it
@@ -338,6 +340,45 @@ def test_progress_is_plain_and_pickles(make: Any) -> None:
 
 
 def test_no_lane_is_given_to_two_packs(make: Any) -> None:
-    client = make()
+    client = make(ALIKE)
     lanes = [order.lane for pack in "abc" for order in orders_of(client, pack, 3)]
     assert len(lanes) == len(set(lanes)) == 9
+
+
+RANKS = ONE_SHAPE.replace("seeds: 2", "seeds: 1").replace("lag: 3", "lag: 64")
+
+
+def ranks_of(orders: Any) -> list[int]:
+    return [padded_rank(order.configuration["rank"], 16) for order in orders]
+
+
+def test_a_pack_on_a_cpu_gets_lanes_of_one_padding(make: Any) -> None:
+    client = make(RANKS, trials=60, sampler="random")
+    first, second = orders_of(client, "a", 20), orders_of(client, "b", 20)
+    assert set(ranks_of(first)) == {8} and first[0].lane.trial == 0 and set(ranks_of(second)) == {16}
+    assert not client.advance("b", [], [], [], 20).start  # beside 16s only 16s, and all have begun
+
+
+def test_a_pack_that_trains_nothing_takes_what_there_is(make: Any) -> None:
+    client = make(RANKS.replace("epochs: 5", "epochs: 1"), trials=60, sampler="random")
+    for _ in range(2):
+        orders_of(client, "a", 20)
+    (second,) = {tuple(ranks_of(orders_of(client, "b", 20)))}
+    assert set(second) == {16}
+
+
+def test_where_places_are_left_over_every_lane_is_handed_out(make: Any) -> None:
+    client = make(RANKS, trials=20, sampler="random")
+    assert set(ranks_of(orders_of(client, "a", 64))) == {8, 16}
+
+
+def test_on_a_gpu_all_lanes_are_padded_alike_and_come_in_order(make: Any) -> None:
+    client = make(RANKS, trials=60, sampler="random")
+    assert client.join("a", 20, "node", "cuda:0") is not None
+    orders = client.advance("a", [], [], [], 20).start
+    assert [order.lane.trial for order in orders] == list(range(20))
+
+
+def test_a_pack_looks_no_further_ahead_than_twice_its_places(make: Any) -> None:
+    client = make(RANKS, trials=60, sampler="random")
+    assert max(order.lane.trial for order in orders_of(client, "a", 4)) < 8

@@ -71,9 +71,9 @@ def test_absent_modalities_get_no_gradient(shape):
     pack = pack_of(data, shape)
     static = tuple([1.0] + [0.0] * 6)
     lane = pack.lane(order(0, 0, weight_decay=0.0, static=list(static), **shape))
-    before = pack.program.layout.views(lane.vectors.parameters[None].clone())
+    before = pack.program_of(lane.configuration.rank).layout.views(lane.vectors.parameters[None].clone())
     pack.epoch([lane])
-    after = pack.program.layout.views(lane.vectors.parameters[None])
+    after = pack.program_of(lane.configuration.rank).layout.views(lane.vectors.parameters[None])
     for name in before:
         part = name.split(".")
         changed = (before[name] != after[name])[0]

@@ -105,8 +105,8 @@ def test_padded_rank_equals_true_rank(shape):
     data = fold()
     padded, _ = trained(pack_of(data, shape, max_rank=8), [order(0, 0, rank=2, **shape)])
     true, _ = trained(pack_of(data, shape, max_rank=2), [order(0, 0, rank=2, **shape)])
-    wide = pack_of(data, shape, max_rank=8).program.layout
-    narrow = pack_of(data, shape, max_rank=2).program.layout
+    wide = pack_of(data, shape, max_rank=8).program_of(2).layout
+    narrow = pack_of(data, shape, max_rank=2).program_of(2).layout
     one = wide.unpadded(padded[0].vectors.parameters, 2)
     # Adam turns a rounding error of a tiny gradient into part of a step of 1e-2; values and gradients are compared in
     # float64 in tests/model/test_twins.py.
@@ -115,6 +115,32 @@ def test_padded_rank_equals_true_rank(shape):
     np.testing.assert_allclose(padded[0].best_scores, true[0].best_scores, atol=0.02)
     # The padding is exactly zero: what is cut away and padded again is the same vector.
     assert torch.equal(wide.padded(one), padded[0].vectors.parameters)
+
+
+@pytest.mark.parametrize("shape", [{}, {"encoder": "trained"}], ids=["frozen", "trained"])
+def test_ranks_are_padded_to_a_number_of_their_own_whatever_the_neighbours(shape):
+    data, ranks = fold(), (12, 3, 24, 8, 9, 1)
+    orders = [order(i, i % 2, rank=rank, **shape) for i, rank in enumerate(ranks)]
+    pack = pack_of(data, shape, max_rank=24)
+    together, reports = trained(pack, orders)
+    padded = [pack.program_of(rank).layout.size for rank in ranks]
+    assert len(set(padded)) == 3 and padded[0] == padded[4] and padded[1] == padded[3] == padded[5]
+    for place, one in enumerate(orders):
+        alone, report = trained(pack_of(data, shape, max_rank=24), [one])
+        same(alone[0], together[place])
+        assert report[0] == reports[place]
+
+
+def test_lanes_of_another_padding_may_come_and_go():
+    data = fold()
+    pack = pack_of(data, max_rank=16)
+    light, heavy = pack.lane(order(0, 0, rank=2)), pack.lane(order(1, 0, rank=16))
+    pack.epoch([heavy, light])
+    pack.epoch([light])  # what the other's stack held is let go
+    pack.epoch([light, heavy])
+    for lane, rank, epochs in ((light, 2, 3), (heavy, 16, 2)):
+        alone, _ = trained(pack_of(data, max_rank=16), [order(lane.order.lane.trial, 0, rank=rank)], epochs=epochs)
+        same(alone[0], lane)
 
 
 def test_seeds_are_common_to_trials_and_tell_lanes_apart():
