@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench.engine import lanes_of, pack_of
 from bench.likeness import likeness
+from bench.operations import operations
 from bench.rows import Row, median_seconds
 from bench.throughput import FROZEN, TRAINED
 from mcutune.data.views import FoldData
@@ -50,13 +50,6 @@ def step_of(pack: Pack, lanes: list[Lane], steps: int, repeats: int) -> tuple[fl
         pack.epoch(lanes, most_steps=1 + steps)
         spent.append((time.perf_counter() - middle) - (middle - begun))
     return (operations(pack, lanes, 2) - operations(pack, lanes, 1)), statistics.median(spent) / steps
-
-
-def operations(pack: Pack, lanes: list[Lane], steps: int) -> float:
-    """Of an epoch that ends after so many steps, with its evaluation."""
-    with FlopCounterMode(display=False) as counter:
-        pack.epoch(lanes, most_steps=steps)
-    return float(counter.get_total_flops())
 
 
 def losses(pack: Pack, lanes: list[Lane], steps: int) -> str:

@@ -1,8 +1,9 @@
 """Training throughput, evaluation of all seven combinations included, against the published form.
 
 The published form trains one model on both cores; ours runs as the product does: a pack of one thread on each core.
-`trained` has the published form's architecture and is timed in its steady epochs. `frozen` is timed whole: stage 1, the
-start of its lanes, every epoch and the checkpoints. All read the same rows (bench/likeness.py).
+`trained` has the published form's architecture and rank, and is timed in its steady epochs; what its matrix products
+alone would take at the machine's rate bounds what any mending of the rest can reach. `frozen` is timed whole: stage 1,
+the start of its lanes, every epoch and the checkpoints. All read the same rows (bench/likeness.py).
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.baselines.published import BATCH, Published, evaluate, optimizer_of, train_epoch
+from bench.baselines.published import BATCH, RANK, Published, evaluate, optimizer_of, train_epoch
 from bench.engine import Office, OwnData, lanes_of, orders, pack_of, rate_of_two, start_of
 from bench.likeness import LENGTH, as_dialogues, likeness
+from bench.operations import operations
 from bench.rows import Row, median_seconds
 from mcutune.training.config import configuration
 from mcutune.training.loop import run_pack
@@ -29,6 +31,7 @@ TRIALS, EPOCHS = 64, 20  # of the frozen row
 PACK_SIZES = (8, 32)
 KINDS = (("float32", 1), ("float32", 4), ("bfloat16", 1), ("bfloat16", 4))  # of `trained`: precision, lanes of a pack
 QUICK_KINDS = (("float32", 1), ("bfloat16", 2))
+_PRODUCTS = 16  # of 2048³: some seconds
 TRAINED = {"encoder": "trained", "batch": BATCH * LENGTH}  # rows of as many dialogues as the published form takes
 FROZEN = {"batch": 128, "class_weight": "balanced"}  # as search_spaces/ranks.yaml
 
@@ -60,8 +63,8 @@ def published_rate(quick: bool) -> tuple[float, float]:
 def steady_epochs(lanes: int, precision: str, epochs: int, quick: bool) -> Callable[[], int]:
     """A pack of `trained` after its first steps; timed: some epochs of it."""
     overrides = {**TRAINED, "precision": precision}
-    pack = pack_of(likeness(quick=quick).fold, overrides)
-    held = lanes_of(pack, lanes, overrides)
+    pack = pack_of(likeness(quick=quick).fold, overrides, ranks=(RANK,))
+    held = lanes_of(pack, lanes, overrides, ranks=(RANK,))
     pack.epoch(held, most_steps=2)
 
     def timed() -> int:
@@ -92,9 +95,33 @@ def frozen_rate(quick: bool) -> float:
         return rate_of_two(whole_search, [(work, trials, epochs, number, quick) for number in range(2)])
 
 
+def products(size: int) -> Callable[[], int]:
+    """Square float32 products; timed: their operations, in millions."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    a @ b
+
+    def timed() -> int:
+        for _ in range(_PRODUCTS):
+            a @ b
+        return int(_PRODUCTS * 2 * size**3 / 1e6)
+
+    return timed
+
+
+def bound_row(base: float, quick: bool) -> Row:
+    """What the products of `trained` alone would take, at the rate of large ones on two cores side by side."""
+    fold = likeness(quick=quick).fold
+    pack = pack_of(fold, TRAINED, ranks=(RANK,))
+    held = lanes_of(pack, 1, TRAINED, ranks=(RANK,))
+    count = operations(pack, held, pack.steps(held))
+    rate = 1e6 * rate_of_two(products, [(256 if quick else 2048,)] * 2)
+    note = f"{count / 1e9:.0f} GFLOP a trial-epoch, evaluation included; {rate / 1e9:.0f} GFLOP/s on two cores"
+    return _against(base, "trained, float32, its matrix products alone", rate / count, "", None, note)
+
+
 def trained_rows(base: float, quick: bool) -> list[Row]:
     """`trained` against the published form, in both precisions, alone and packed."""
-    found = []
+    found = [bound_row(base, quick)]
     for precision, lanes in QUICK_KINDS if quick else KINDS:
         rate = rate_of_two(steady_epochs, [(lanes, precision, 1 if lanes > 1 else 2, quick)] * 2)
         name = f"trained, {precision}, 2 packs of {lanes}"
