@@ -6,6 +6,7 @@ Tune's and Train's files lie in the private folder of the place and are never re
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 import time
@@ -85,7 +86,7 @@ class RunningFleet:
 
     def _fit(self) -> None:
         try:
-            _start_helpers()
+            _start_helpers(autoscaled=self._fleet.place.kind == "cluster")
             results = _tuner(self._fleet, self._key).fit()
             self._errors.extend(short(error) for error in results.errors)
         except BaseException as error:  # an exception of a thread would only be printed
@@ -94,7 +95,7 @@ class RunningFleet:
             _told_to_stop.discard(self._key)
 
 
-def _start_helpers() -> None:
+def _start_helpers(autoscaled: bool) -> None:
     """Start the actors that all controllers of Ray Train share, beside the first pack: it would wait for each of them.
 
     They are Ray's own, found by name; where a version has none by these names, its controllers do what they need.
@@ -105,7 +106,8 @@ def _start_helpers() -> None:
         )
         from ray.train.v2._internal.state.state_actor import get_or_create_state_actor
 
-        get_or_create_autoscaling_coordinator()
+        if autoscaled:
+            get_or_create_autoscaling_coordinator()
         get_or_create_state_actor()
 
 
@@ -118,6 +120,7 @@ def _tuner(fleet: Fleet, key: str) -> tune.Tuner:
         "workers": request.workers,
         "cpus": request.cpus_per_worker,
         "gpus": request.gpus_per_worker,
+        "autoscaled": fleet.place.kind == "cluster",
         "index": tune.grid_search(list(range(fleet.plan.packs))),
     }
     # The trial itself computes nothing: it takes no CPU, and stays on the node where the search runs.
@@ -162,8 +165,6 @@ def drive(config: dict[str, Any], loop: Loop, settings: dict[str, Any]) -> None:
             break
         except TrainingFailedError as error:
             reason = short(error)
-        except ray.exceptions.RayActorError as error:
-            reason = f"Ray Train's controller died: {short(error)}"
     tune.report({"worker_groups": groups})
 
 
@@ -177,18 +178,16 @@ def _begun(actor: Any, index: int, reason: str) -> tuple[str, Any] | None:
 
 def _trainer(config: dict[str, Any], pack: str, loop: Loop, settings: dict[str, Any]) -> Any:
     from ray.train import RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig
     from ray.train.v2.api.config import FailureConfig
 
     per_worker = {"CPU": config["cpus"]}
     if config["gpus"]:
         per_worker["GPU"] = config["gpus"]
     more = {"actor": config["actor"], "pack": pack, "index": config["index"], "storage": config["storage"]}
-    return _trainer_class()(
+    base, its_own = _base(config["workers"], config["gpus"])
+    return _with_less(base, config["autoscaled"])(
         loop,
         train_loop_config={**settings, **more},
-        # A rank that hangs is noticed in a minute, not in the half hour of torch's default.
-        torch_config=TorchConfig(backend="nccl" if config["gpus"] else "gloo", timeout_s=60),
         scaling_config=ScalingConfig(
             num_workers=config["workers"], use_gpu=bool(config["gpus"]), resources_per_worker=per_worker
         ),
@@ -197,22 +196,55 @@ def _trainer(config: dict[str, Any], pack: str, loop: Loop, settings: dict[str, 
             storage_path=config["storage"],
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
         ),
+        **its_own,
     )
 
 
-def _trainer_class() -> Any:
-    """TorchTrainer without two helper actors a pack (400 MB, 3.3 s of CPU at the start) that serve nothing here.
+def _base(workers: int, gpus: float) -> tuple[Any, dict[str, Any]]:
+    """Ray Train's trainer for such a pack, and what it alone takes.
 
-    There are no Ray datasets, and what a dead controller leaves behind is freed in `drive`.
+    One worker on CPUs needs no process group of torch, and so no torch in the process that opens it: seconds of every
+    start.
     """
-    from ray.train.torch import TorchTrainer
+    if workers == 1 and not gpus:
+        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-    base: Any = TorchTrainer
+        return DataParallelTrainer, {}
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    # A rank that hangs is noticed in a minute, not in the half hour of torch's default.
+    return TorchTrainer, {"torch_config": TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=60)}
+
+
+def _with_less(base: Any, autoscaled: bool) -> Any:
+    """A trainer without the processes that serve nothing here: the start of a pack is that of its processes.
+
+    There are no Ray datasets, and what a dead process leaves behind is freed in `drive`. The controller runs in this
+    process, which is nothing without it. `autoscaled`: whether there is an autoscaler that could hear of the pack.
+    """
+    from ray.train.v2._internal.execution.controller import TrainController
+    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+
+    fixed: Any = FixedScalingPolicy
+
+    class Unheard(fixed):
+        def after_controller_start(self, train_run_context: Any) -> None:
+            pass
+
+        def _maybe_send_resource_request(self) -> None:
+            pass
 
     class PackTrainer(base):
         def _create_default_callbacks(self) -> list[Any]:
             unneeded = ("DatasetsCallback", "PlacementGroupCleanerCallback")
             return [c for c in super()._create_default_callbacks() if type(c).__name__ not in unneeded]
+
+        def _initialize_and_run_controller(self, **given: Any) -> Any:
+            if not autoscaled:
+                given["scaling_policy"] = Unheard(self.scaling_config)
+            controller: Any = TrainController(**given)
+            asyncio.run(controller.run())
+            return controller.get_result()
 
     return PackTrainer
 

@@ -128,7 +128,7 @@ def train_pack(config: dict[str, Any], run: Callable[..., None] | None = None) -
     rank, size = context.get_world_rank(), context.get_world_size()
     actor = ray.get_actor(config["actor"])
     if rank == 0:
-        # Should Train's controller die, what this group holds is freed by whoever starts the next one.
+        # Should the process that opened this group die, what it holds is freed by whoever opens the next one.
         ray.get(actor.hold.remote(config["index"], ray.util.get_current_placement_group()))
     client: Client = ActorClient(actor)
     group = None

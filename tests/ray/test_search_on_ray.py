@@ -125,8 +125,8 @@ def test_what_the_place_has(place: Place) -> None:
 
 
 def whatever_process_of_a_pack_dies_the_pack_goes_on(place: Place, tmp_path: Path) -> None:
-    """The worker, Train's controller, the process of the Tune trial, killed one after another."""
-    victims = ["RayTrainWorker", "TrainController", "ImplicitFunc"]
+    """The worker, the process of the Tune trial, where the controller runs, and a worker, killed one after another."""
+    victims = ["RayTrainWorker", "ImplicitFunc", "RayTrainWorker"]
     killed: list[int] = []
 
     def watch(progress: Any) -> None:
