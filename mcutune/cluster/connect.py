@@ -16,6 +16,7 @@ from mcutune.cluster import warden
 from mcutune.cluster.leftovers import MARK
 from mcutune.cluster.place import Kind, Place, kind_of
 from mcutune.cluster.private import environment, new_token, private_folder, stderr_into
+from mcutune.cluster.quick import quick_start, without_goodbye
 from mcutune.cluster.resources import Capacity, Node
 from mcutune.errors import BadInput, NoResources, UserError
 
@@ -80,6 +81,7 @@ def _local(folder: Path, cpus: int | None, gpus: int | None) -> Iterator[Place]:
         _warden(folder),
         environment(values, without=without),
         _loopback(True),
+        quick_start(),
         _ray(
             folder,
             address="local",
@@ -205,7 +207,7 @@ def _loopback(here: bool) -> Iterator[None]:
 def _ray(folder: Path, **arguments: Any) -> Iterator[Any]:
     """Ray of this process, quiet, shut down at the end; its failures as errors that a person reads."""
     import ray
-    from ray._private import auto_init_hook
+    from ray._private import auto_init_hook, worker
 
     if ray.is_initialized():
         raise BadInput("this process is already connected to a Ray cluster", hint="use a process of its own a search")
@@ -223,6 +225,8 @@ def _ray(folder: Path, **arguments: Any) -> Iterator[Any]:
     try:
         yield context
     finally:
+        if arguments["address"] == "local":
+            without_goodbye(worker._global_node)
         ray.shutdown()
 
 

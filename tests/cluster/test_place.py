@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mcutune.cluster import connect, private, warden
+from mcutune.cluster import connect, private, quick, warden
 from mcutune.cluster.interrupts import Interrupts
 from mcutune.cluster.place import Place, kind_of
 from mcutune.errors import BadInput, Stopped
@@ -215,3 +215,17 @@ def test_a_pulse_is_missed_after_a_while_only() -> None:
     with pytest.raises(Stopped, match="raylet"):
         pulse.check()
     servers[0].close()
+
+
+def test_processes_of_a_local_ray_are_killed_together() -> None:
+    deaf = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    processes = [subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE) for _ in range(3)]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline()
+    kinds = {str(number): [SimpleNamespace(process=process)] for number, process in enumerate(processes)}
+    node = SimpleNamespace(all_processes=kinds)
+    quick.without_goodbye(node)
+    start = time.monotonic()
+    node.kill_all_processes(check_alive=False, allow_graceful=True, wait=False)
+    assert [process.poll() for process in processes] == [-signal.SIGKILL] * 3
+    assert time.monotonic() - start < 5

@@ -1,0 +1,82 @@
+"""A local Ray that starts and ends sooner. All of it is private to Ray 2.60."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def quick_start() -> Iterator[None]:
+    """While open, a node of Ray starts its dashboard beside all else, and no log monitor.
+
+    Ray would wait for the one before it starts its raylet. The other brings workers' lines to a driver; nobody here
+    reads them: they are in files, where the dashboard finds them.
+    """
+    from ray._private.node import Node
+
+    node: Any = Node
+    before = {name: getattr(node, name) for name in ("start_api_server", "start_ray_processes", "start_log_monitor")}
+    beside = _Beside(before["start_api_server"])
+
+    def rest(self: Any) -> None:
+        before["start_ray_processes"](self)
+        beside.wait()
+
+    node.start_api_server, node.start_ray_processes = lambda self, **given: beside.start(self, given), rest
+    node.start_log_monitor = lambda self: None
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(node, name, method)
+        beside.over.set()
+
+
+class _Beside:
+    """Something that is done in a thread, which stays: the kernel ends the processes that a thread started with it."""
+
+    def __init__(self, work: Callable[..., None]) -> None:
+        self._work = work
+        self._done = threading.Event()
+        self._error: BaseException | None = None
+        self.over = threading.Event()
+
+    def start(self, node: Any, given: dict[str, Any]) -> None:
+        self._done.clear()
+        self._error = None
+        threading.Thread(target=self._run, args=(node, given), name="mcutune-dashboard", daemon=True).start()
+
+    def wait(self) -> None:
+        """Until it is done. Raises what it raised."""
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self, node: Any, given: dict[str, Any]) -> None:
+        try:
+            self._work(node, **given)
+        except BaseException as error:  # the thread that waits raises it
+            self._error = error
+        self._done.set()
+        self.over.wait()
+
+
+def without_goodbye(node: Any) -> None:
+    """Have Ray kill the processes of a node of its own at once. It would ask one after another, a second each.
+
+    They hold nothing that outlives a search; their workers are the warden's.
+    """
+
+    def kill(**_: Any) -> None:
+        processes = [one.process for several in node.all_processes.values() for one in several]
+        for process in processes:
+            process.kill()
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(5.0)
+
+    node.kill_all_processes = kill
