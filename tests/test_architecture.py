@@ -31,7 +31,7 @@ MAY_SEE = {
 # Library -> the folders and files that may import it.
 ONLY_IN = {
     "torch": ("model/", "training/", "robustness/predict.py"),
-    "ray": ("search/runner.py", "training/worker.py", "cluster/"),
+    "ray": ("search/runner.py", "search/forerunner.py", "training/worker.py", "training/actor_client.py", "cluster/"),
     "optuna": ("search/proposals.py", "search/export.py"),
     "onnx": ("model/onnx_graph.py",),
     "onnxscript": (),

@@ -106,6 +106,7 @@ def work_in(
         logs=plan.folder / "logs",
         memory=memory_of_a_pack(packs, place),
         measure=shape.measure,
+        forerun=plan.space.default.encoder == "frozen",
     )
     with SearchView(plain_lines=plain_lines, out=out) as view:
         watch = Watch(view, plan, place)

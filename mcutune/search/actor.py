@@ -160,6 +160,18 @@ class CoordinatorActor:
             return self._alive().refuse(pack, problem, remedy)
         return True
 
+    # What the forerunner says (search.forerunner), and who watches it.
+
+    def forerun(self, forerunner: str) -> tuple[PackStart, tuple[int, ...]] | None:
+        with self._fatal():
+            found: tuple[PackStart, tuple[int, ...]] | None = self._alive().forerun(forerunner)
+            return found
+        return None
+
+    def forerun_ended(self) -> None:
+        with self._fatal():
+            self._alive().forerun_ended()
+
     # What those say who open worker groups (cluster.packs).
 
     def turn(self, index: int) -> bool:

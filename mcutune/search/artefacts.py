@@ -140,6 +140,7 @@ class EncoderCache:
         self._folder = folder
         self._alive = alive
         self._training: dict[str, str] = {}
+        self._forerunner = ""  # who trains ahead of the packs, and is none
 
     def get(self, key: str, pack: str) -> dict[str, bytes] | Literal["train", "wait"]:
         """The files; or `train` for the pack that is to make them; or `wait` while another one does."""
@@ -148,7 +149,7 @@ class EncoderCache:
             self._training.pop(key, None)
             return files
         holder = self._training.get(key)
-        if holder is None or holder == pack or not self._alive(holder):
+        if holder in (None, pack) or not (holder == self._forerunner or self._alive(holder)):
             self._training[key] = pack
             return "train"
         return "wait"
@@ -159,6 +160,11 @@ class EncoderCache:
             hashes = {name: sha256(content) for name, content in files.items()}
             write_folder(self._path(key), {**files, _MANIFEST: canonical_json(hashes)})
         self._training.pop(key, None)
+
+    def led_by(self, forerunner: str) -> None:
+        """One who is no pack trains encoders from now on; empty once it has ended, however it did."""
+        self.release(self._forerunner)
+        self._forerunner = forerunner
 
     def release(self, pack: str) -> None:
         """A pack that speaks of something else trains no encoder: what it was told to train is anybody's."""

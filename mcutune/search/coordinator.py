@@ -28,7 +28,7 @@ from mcutune.errors import NoResources
 from mcutune.files import DISK_FULL, home, unusable
 from mcutune.search import progress
 from mcutune.search.artefacts import EncoderCache, write_checkpoints
-from mcutune.search.dispatch import Dispatch
+from mcutune.search.dispatch import Dispatch, Shape
 from mcutune.search.keeping import Keeper
 from mcutune.search.ledger import NoSpace, open_ledger
 from mcutune.search.lock import RunLock
@@ -108,17 +108,34 @@ class Coordinator:
                 return None
             study, shape = choice
             self._packs.enter(PackState(pack, capacity, node, device, study.fold, shape))
-            row = study.record.row
-            return PackStart(
-                fold=study.fold,
-                shape=shape,
-                max_rank=self.plan.space.max_rank,
-                search_seed=self.plan.space.search_seed,
-                metric=row.metric,
-                combinations=study.measured,
-                objective=self.plan.space.objective.to_json(),
-                modalities=study.record.modalities,
-            )
+            return self._work(study, shape)
+
+    def forerun(self, forerunner: str) -> tuple[PackStart, tuple[int, ...]] | None:
+        """What a pack would be given now, and its seeds, for one who trains encoders ahead of the packs and is none."""
+        with self._guarded():
+            choice = None if self.stopped or self.done else self._dispatch.choose()
+            if choice is None:
+                return None
+            self._encoders.led_by(forerunner)
+            seeds = dict.fromkeys(lane.seed for lane, _, live in choice[0].ready() if live.shape == choice[1])
+            return self._work(*choice), tuple(seeds)
+
+    def forerun_ended(self) -> None:
+        """What the forerunner was to train is anybody's."""
+        self._encoders.led_by("")
+
+    def _work(self, study: Study, shape: Shape) -> PackStart:
+        space = self.plan.space
+        return PackStart(
+            fold=study.fold,
+            shape=shape,
+            max_rank=space.max_rank,
+            search_seed=space.search_seed,
+            metric=study.record.row.metric,
+            combinations=study.measured,
+            objective=space.objective.to_json(),
+            modalities=study.record.modalities,
+        )
 
     def advance(
         self, pack: str, epochs: list[LaneEpoch], failures: list[LaneFailure], results: list[LaneResult], places: int

@@ -42,7 +42,8 @@ class Job:
     for MCUTUNE_HOME. `capacity`: lanes a pack; with `measure` the most, of which it uses as many as run best.
     `logs`: folder for Ray's noise. `loop`: the Train loop, None for training.worker.train_pack. `memory`: bytes that a
     worker may allocate on the CPU, None for no bound. `brief_lives`: worker groups of a pack that may end within a
-    minute, one after another, before it is given up.
+    minute, one after another, before it is given up. `forerun`: whether packs begin with encoders, which a local Ray
+    without GPUs trains ahead of them.
     """
 
     run: str
@@ -54,6 +55,7 @@ class Job:
     memory: int | None = None
     brief_lives: int = 8
     measure: bool = False
+    forerun: bool = False
 
 
 def run_search(
@@ -76,7 +78,9 @@ def run_search(
         try:
             with removing_leftovers(place), _coordinator(job, place, snapshot) as actor:
                 pulse = Pulse(place)
-                return _watch(_start(job, place, plan), actor, pulse, interrupts, watch or _nothing, every)
+                ahead = _forerunner(job, place, plan, actor)
+                fleet = _start(job, place, plan)
+                return _watch(fleet, actor, ahead, pulse, interrupts, watch or _nothing, every)
         except RayError as error:
             raise Stopped(
                 f"Ray has ended: {type(error).__name__}", hint=f"the same command continues; see {job.logs}"
@@ -164,6 +168,15 @@ def _actor_name(job: Job) -> str:
     return f"{job.run} coordinator"
 
 
+def _forerunner(job: Job, place: Place, plan: Plan, actor: Any) -> Callable[[], None]:
+    """Start a forerunner where that is of use; what is to be called now and then."""
+    if not job.forerun or place.kind != "local" or plan.request.gpus:
+        return lambda: None
+    from mcutune.search.forerunner import Forerunner
+
+    return Forerunner(actor, f"{job.run} forerunner", place, job.memory).check
+
+
 def _start(job: Job, place: Place, plan: Plan) -> Any:
     from mcutune.cluster.packs import Fleet, RunningFleet
 
@@ -211,12 +224,21 @@ class Pulse:
         self._looked = self._clock()
 
 
-def _watch(fleet: Any, actor: Any, pulse: Pulse, interrupts: Interrupts, watch: Watch, every: float) -> Any:
+def _watch(
+    fleet: Any,
+    actor: Any,
+    ahead: Callable[[], None],
+    pulse: Pulse,
+    interrupts: Interrupts,
+    watch: Watch,
+    every: float,
+) -> Any:
     """Until the work is done, or a stop was asked for and the packs have left, or no pack is left."""
     deadline: float | None = None
     try:
         while True:
             pulse.check()
+            ahead()
             answer = _look(actor, pulse)
             watch(answer.progress)
             if fleet.ended or (deadline is not None and time.monotonic() > deadline):

@@ -9,6 +9,13 @@ from pathlib import Path
 import torch
 
 
+def deterministic() -> None:
+    """Have torch compute the same bits again."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Nothing here reads what it has not written; with this, every new tensor would be filled first.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
 def prepare(*, threads: int, gpus: float = 0.0, memory: int | None = None) -> str:
     """Fix torch's threads, so that results do not depend on how many packs share a machine; returns the device's name.
 

@@ -23,6 +23,7 @@ from mcutune.domain.trial import (
 )  # fmt: skip
 from mcutune.errors import NoResources, UserError
 from mcutune.training.config import SHAPE_KEYS, Configuration, configuration
+from mcutune.training.device import deterministic
 from mcutune.training.encoder_stage import encoder_key, encoder_outputs, train_encoder
 from mcutune.training.lane import Lane
 from mcutune.training.memory import out_of_memory
@@ -58,9 +59,7 @@ def run_pack(
     `client` must give each the same answers (training/worker.py). Nothing is measured then: each would find another
     size.
     """
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # Nothing here reads what it has not written; with this, every new tensor would be filled first.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    deterministic()
     while (start := client.join(pack, capacity, node, device)) is not None:
         shift = _Shift(client, start, pack, capacity, torch.device(device), heartbeat, group)
         if not shift.prepare(measure and group is None):

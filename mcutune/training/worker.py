@@ -12,54 +12,9 @@ import ray.train
 
 from mcutune.domain.pack import Client, PackStart, Timing
 from mcutune.domain.trial import LaneEpoch, LaneFailure, LaneResult, Orders
+from mcutune.training.actor_client import ActorClient
 
 _HEARTBEAT = 30.0  # seconds between two reports to Ray Train; each one waits for the controller's next poll
-
-
-class ActorClient:
-    """domain.pack.Client over the coordinator's actor. A call takes some 2 ms."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def join(self, pack: str, capacity: int, node: str, device: str) -> PackStart | None:
-        return self._call("join", pack, capacity, node, device)
-
-    def advance(
-        self,
-        pack: str,
-        epochs: list[LaneEpoch],
-        failures: list[LaneFailure],
-        results: list[LaneResult],
-        places: int,
-    ) -> Orders:
-        return self._call("advance", pack, epochs, failures, results, places)
-
-    def fold_data(self, fold: str) -> Any:
-        # The actor answers with a reference, so that the arrays travel once a node and are mapped, not copied.
-        (reference,) = self._call("fold_data", fold)
-        return ray.get(reference)
-
-    def encoder(self, key: str, pack: str) -> dict[str, bytes] | Literal["train", "wait"]:
-        return self._call("encoder", key, pack)
-
-    def put_encoder(self, key: str, files: dict[str, bytes]) -> None:
-        self._call("put_encoder", key, files)
-
-    def timings(self, facts: dict[str, Any]) -> tuple[Timing, ...]:
-        return tuple(self._call("timings", facts))
-
-    def put_timings(self, facts: dict[str, Any], timings: tuple[Timing, ...]) -> None:
-        self._call("put_timings", facts, timings)
-
-    def sized(self, pack: str, capacity: int, how: str) -> None:
-        self._call("sized", pack, capacity, how)
-
-    def refuse(self, pack: str, problem: str, remedy: str) -> bool:
-        return bool(self._call("refuse", pack, problem, remedy))
-
-    def _call(self, method: str, *arguments: Any) -> Any:
-        return ray.get(getattr(self._actor, method).remote(*arguments))
 
 
 class GroupClient:

@@ -181,3 +181,24 @@ def test_ctrl_c_in_a_real_search(reference: dict[str, Any], command: Command) ->
     assert time.monotonic() - start < patience(10)
     assert "Traceback" not in output
     assert command.complete("--packs", "1")["ledger_hash"] == reference["ledger_hash"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_the_forerunner_is_lost(reference: dict[str, Any], command: Command, how: signal.Signals) -> None:
+    """Killed while it trains, its encoders are trained by the packs; stopped, the search still ends by Ctrl+C."""
+    process = command.start("--packs", "2")
+
+    def training() -> list[psutil.Process]:
+        command.alive()
+        return workers_of("quick-planted forerunner", process.pid) if list(command.home.glob("encoders/*")) else []
+
+    (forerunner,) = eventually(training, 60, "the forerunner's first encoder")
+    forerunner.send_signal(how)
+    if how is signal.SIGKILL:
+        assert command.end(process)["ledger_hash"] == reference["ledger_hash"]
+        return
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=patience(30))
+    assert process.returncode == 6, output
+    assert not forerunner.is_running() or forerunner.status() == psutil.STATUS_ZOMBIE
+    assert command.complete()["ledger_hash"] == reference["ledger_hash"]
