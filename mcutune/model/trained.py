@@ -13,6 +13,7 @@ shorter one (model/sequences.py).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -25,10 +26,13 @@ from mcutune.model.lanes import Lanes, Output, pairs_of
 from mcutune.model.layout import Layout, Parameter
 from mcutune.model.losses import squared_cosine
 from mcutune.model.noise import Dropout
+from mcutune.model.paired import Drawn, Paired
 from mcutune.model.precision import baddbmm, bmm
 from mcutune.model.sequences import Sequences
 
 MLP_RANK = 2  # the adapters of the block MLPs have twice the rank
+Linear = Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Name, x [P, n, D], x' [P, .., n, D] → W x + s B^com A^com x and W x + s B^i A^i x' (E1, E2)."""
 Mix = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """W x [P, n, W], x' [P, .., n, D], all private A [P, D, J, R] and B [P, J, R, W], s [P, 1, 1] → W x + s B^i A^i x'."""
 
@@ -91,6 +95,14 @@ class TrainedNetwork:
         """start + a × b, for a [P, n, k] and b [P, k, l]; start broadcasts."""
         return baddbmm(self._low(start), self._low(a), self._low(b))
 
+    def _times(self, a: Tensor, b: Tensor) -> Tensor:
+        """a × b, for a [P, n, k] and b [P, k, l]."""
+        return self._high(bmm(self._low(a), self._low(b)))
+
+    def _narrow(self, a: Tensor, b: Tensor) -> Tensor:
+        """The same where b has few columns: as the transpose, with few rows, a CPU makes it several times faster."""
+        return self._times(b.transpose(1, 2), a.transpose(1, 2)).transpose(1, 2)
+
     def _norm(self, params: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
         """LayerNorm of x [P, .., W] by each lane's gain and offset [P, W], as products take it."""
         gain, offset = params[f"{name}.gain"], params[f"{name}.offset"]
@@ -100,7 +112,7 @@ class TrainedNetwork:
         return self._low(torch.addcmul(offset.view(shape), functional.layer_norm(x, x.shape[-1:]), gain.view(shape)))
 
     def _linear(
-        self, params: dict[str, Tensor], name: str, shared: Tensor, private: Tensor, mix: Mix, lanes: Lanes,
+        self, params: dict[str, Tensor], name: str, shared: Tensor, private: Tensor, *, mix: Mix, lanes: Lanes,
         drop: Dropout | None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """W x + s B^com A^com x (E2), and W x + s B^i A^i x' (E1, with the April code's base term).
@@ -110,8 +122,10 @@ class TrainedNetwork:
         a, b = self._low(params[f"{name}.A"]), self._low(params[f"{name}.B"])
         shared, private, scale = self._low(shared), self._low(private), self._low(lanes.along("scale", 3))
         base = self._plus(params[f"{name}.bias"][:, None], shared, params[f"{name}.weight"])
-        dropped = shared if drop is None else drop(shared, lanes.adapter_dropout, f"{name}.s")
-        inner = bmm(dropped, a[:, :, 0]) * scale
+        if drop is None:
+            inner = self._low(self._narrow(shared, a[:, :, 0])) * scale
+        else:
+            inner = bmm(drop(shared, lanes.adapter_dropout, f"{name}.s"), a[:, :, 0]) * scale
         return baddbmm(base, inner, b[:, 0]), mix(base, private, a[:, :, 1:], b[:, 1:], scale)
 
     def _mix_chosen(self, chosen: Tensor) -> Mix:
@@ -128,18 +142,30 @@ class TrainedNetwork:
         """Every pair at once: x [P, J, n, D], or [P, 1, n, D] where all read the same."""
         start = base[:, None].expand(-1, b.shape[1], -1, -1)
         x = x.expand(*b.shape[:2], -1, -1)
-        inner = bmm(x.flatten(0, 1), a.transpose(1, 2).flatten(0, 1)).unflatten(0, b.shape[:2]) * scale[..., None]
-        return baddbmm(start.flatten(0, 1), inner.flatten(0, 1), b.flatten(0, 1)).unflatten(0, start.shape[:2])
+        inner = self._narrow(x.flatten(0, 1), a.transpose(1, 2).flatten(0, 1)).unflatten(0, b.shape[:2])
+        inner = self._low(inner * scale[..., None]).flatten(0, 1)
+        return baddbmm(start.flatten(0, 1), inner, b.flatten(0, 1)).unflatten(0, start.shape[:2])
+
+    def _of_pairs(self, params: dict[str, Tensor], drawn: Drawn, lanes: Lanes, drop: Dropout) -> Linear:
+        """`_linear` of one lane in float32 on a CPU; x' in the order of `drawn`."""
+        scale = float(lanes.scale)
+
+        def linear(name: str, shared: Tensor, private: Tensor) -> tuple[Tensor, Tensor]:
+            given = shared, drop(shared, lanes.adapter_dropout, f"{name}.s"), private
+            held = (params[f"{name}.{part}"] for part in ("weight", "bias", "A", "B"))
+            s, p = Paired.apply(*(x.squeeze(0) for x in (*given, *held)), scale, drawn)
+            return s[None], p[None]
+
+        return linear
 
     def _encode(
-        self, params: dict[str, Tensor], m: int, x: Tensor, rows: Sequences, mix: Mix, private: Tensor, lanes: Lanes,
-        drop: Dropout | None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Shared [P, n, W] and private [P, .., n, W] representations of modality m; x [P, n, D], private a view of it.
+        self, params: dict[str, Tensor], m: int, x: Tensor, rows: Sequences, linear: Linear, private: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Shared [P, n, W] and private [P, .., n, W] representations of modality m; x [P, n, D], private: x' of it.
 
         What runs along (shared, private) stays float32; only products and what is between two of them is not.
         """
-        shared, private = self._linear(params, f"enter.{m}", x, private, mix, lanes, drop)
+        shared, private = linear(f"enter.{m}", x, private)
         shared, private = self._high(shared), self._high(private)
         for block in range(self.depth):
             name = f"block.{m}.{block}"
@@ -147,10 +173,24 @@ class TrainedNetwork:
             qkv = self._plus(params[f"{name}.attention.bias"][:, None], normed, params[f"{name}.attention.weight"])
             shared = shared + rows.attend(qkv, self.heads)
             s, p = self._norm(params, f"{name}.norm", shared), self._norm(params, f"{name}.norm", private)
-            s, p = self._linear(params, f"{name}.up", s, p, mix, lanes, drop)
-            s, p = self._linear(params, f"{name}.down", functional.gelu(s), functional.gelu(p), mix, lanes, drop)
+            s, p = linear(f"{name}.up", s, p)
+            s, p = linear(f"{name}.down", functional.gelu(s), functional.gelu(p))
             shared, private = shared + s, private + p
         return shared, private
+
+    def _drawn(
+        self, params: dict[str, Tensor], m: int, x: Tensor, rows: Sequences, drawn: Tensor, lanes: Lanes, drop: Dropout
+    ) -> tuple[Tensor, Tensor]:
+        """Shared and private representation [P, n, W] of modality m by the pair that each row's combination has."""
+        slots = self.pairs[m].slot[rows.taken(drawn)]  # [P, n]
+        if torch.is_grad_enabled() and len(slots) == 1 and x.device.type == "cpu" and self.kind is None:
+            order = Drawn.of(slots[0].numpy())
+            linear = self._of_pairs(params, order, lanes, drop)
+            s, p = self._encode(params, m, x, rows, linear, x.index_select(1, order.order))
+            return s, p.index_select(1, order.back)
+        chosen = slots[..., None] == torch.arange(1, 1 + self.pairs[m].count, device=x.device)
+        mix = self._mix_chosen(chosen)
+        return self._encode(params, m, x, rows, partial(self._linear, params, mix=mix, lanes=lanes, drop=drop), x)
 
     def forward(
         self, params: dict[str, Tensor], inputs: list[Tensor], rows: list[Sequences], drawn: Tensor, lanes: Lanes,
@@ -159,16 +199,14 @@ class TrainedNetwork:
         """One training pass. inputs[m] [P, n_m, D_m] of the rows that rows[m] lists; drawn [P, B]: combinations."""
         shared, private, cosines = [], [], []
         for m, x in enumerate(inputs):
-            slots = torch.arange(1, 1 + self.pairs[m].count, device=x.device)
-            chosen = self.pairs[m].slot[rows[m].taken(drawn)][..., None] == slots
-            s, p = self._encode(params, m, x, rows[m], self._mix_chosen(chosen), x, lanes, drop)
+            s, p = self._drawn(params, m, x, rows[m], drawn, lanes, drop)
             cosines.append(rows[m].spread(squared_cosine(s, p)[..., None])[..., 0])
             shared.append(rows[m].spread(s))
             private.append(rows[m].spread(p))
         every = drawn[..., None] == torch.arange(len(self.member), device=drawn.device)
         joined, own = torch.cat(shared, -1), torch.cat(private, -1)
         mix = self._mix_chosen(every)
-        fused, characteristic = self._linear(params, "fusion", joined, own, mix, lanes, drop)
+        fused, characteristic = self._linear(params, "fusion", joined, own, mix=mix, lanes=lanes, drop=drop)
         hidden = drop(torch.relu(fused), lanes.dropout, "fusion.s.out") + joined
         apart = drop(torch.relu(characteristic), lanes.dropout, "fusion.p.out") + own
         return Output(
@@ -179,7 +217,7 @@ class TrainedNetwork:
         self, params: dict[str, Tensor], hidden: Tensor, apart: Tensor, mix: Mix, lanes: Lanes, drop: Dropout | None
     ) -> Tensor:
         """Logits [P, n, K] from the fusion layer's outputs [P, n, M·W], shared and private."""
-        y_common, y_characteristic = self._linear(params, "head", hidden, apart, mix, lanes, drop)
+        y_common, y_characteristic = self._linear(params, "head", hidden, apart, mix=mix, lanes=lanes, drop=drop)
         weight = torch.sigmoid(self._high(self._plus(params["weight.bias"][:, None], apart, params["weight.out"])))
         return lanes.fuse(self._high(y_common), self._high(y_characteristic), weight)
 
@@ -188,7 +226,8 @@ class TrainedNetwork:
     ) -> tuple[Tensor, Tensor]:
         """Shared [P, n, W] and every private [P, J, n, W] representation of modality m; x [n, D], the same for all."""
         x = x.expand(len(lanes.scale), -1, -1)
-        return self._encode(params, m, x, rows, self._mix_every, x[:, None], lanes, None)
+        linear = partial(self._linear, params, mix=self._mix_every, lanes=lanes, drop=None)
+        return self._encode(params, m, x, rows, linear, x[:, None])
 
     @torch.no_grad()
     def all_combinations(
@@ -205,37 +244,49 @@ class TrainedNetwork:
         self, params: dict[str, Tensor], inputs: list[Tensor], rows: list[Sequences], lanes: Lanes
     ) -> Tensor:
         """`all_combinations`, through which gradients flow."""
-        encoded = []
-        for m, x in enumerate(inputs):
-            shared, private = self._unimodal(params, m, x, rows[m], lanes)
-            every = rows[m].spread(private.flatten(0, 1)).unflatten(0, private.shape[:2])
-            encoded.append((rows[m].spread(shared), every))
-        weights = self._low(params["fusion.weight"]).split(self.width, 1)
-        bases = [bmm(self._low(s), w) for (s, _), w in zip(encoded, weights, strict=True)]
-        zero = torch.zeros_like(encoded[0][0])
+        encoded = [self._read(params, m, *self._unimodal(params, m, x, rows[m], lanes), rows[m])
+                   for m, x in enumerate(inputs)]  # fmt: skip
         logits = []
         for c, member in enumerate(self.member.tolist()):
-            joined = torch.cat([s if here else zero for (s, _), here in zip(encoded, member, strict=True)], -1)
-            slots = [int(pairs.slot[c]) - 1 for pairs in self.pairs]
-            own = [p[:, j] if here else zero for (_, p), j, here in zip(encoded, slots, member, strict=True)]
-            base = sum(b for b, here in zip(bases, member, strict=True) if here)
-            logits.append(self._combined(params, c, joined, torch.cat(own, -1), base, lanes))
+            here = [(s, p[:, int(pairs.slot[c]) - 1])
+                    for (s, p), pairs, has in zip(encoded, self.pairs, member, strict=True) if has]  # fmt: skip
+            shared, private = (sum(parts[1:], parts[0]) for parts in zip(*here, strict=True))
+            logits.append(self._combined(params, c, shared, private, lanes))
         return torch.stack(logits, 1)
 
-    def _combined(
-        self, params: dict[str, Tensor], c: int, joined: Tensor, own: Tensor, base: Tensor | int, lanes: Lanes
-    ) -> Tensor:
-        """Logits [P, B, K] of combination c from R^f and R^s [P, B, M·W], and W R^f of the fusion layer."""
-        base = base + self._low(params["fusion.bias"])[:, None]
-        scale, a, b = self._low(lanes.along("scale", 3)), params["fusion.A"], params["fusion.B"]
-        shared, private = (bmm(self._low(x), self._low(a[:, :, j])) for x, j in ((joined, 0), (own, 1 + c)))
-        hidden = torch.relu(self._plus(base, shared * scale, b[:, 0])) + joined
-        apart = torch.relu(self._plus(base, private * scale, b[:, 1 + c])) + own
+    def _read(
+        self, params: dict[str, Tensor], m: int, shared: Tensor, private: Tensor, rows: Sequences
+    ) -> tuple[Tensor, Tensor]:
+        """What fusion layer and head take of R^{m,com} [P, n, W] and of every R^{m,i} [P, J, n, W], for all rows.
 
-        def mix(base: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
-            return baddbmm(base, bmm(x, a[:, :, c]) * scale, b[:, c])
+        Both are linear in them but for what the fusion layer gives, so a combination only adds up its modalities':
+        [P, B, M·W + R + K + R] (W, A^com; W, A^com) and [P, J, B, R + R + 1] (A^i; A^i, weight).
+        """
+        own, pairs = slice(m * self.width, (m + 1) * self.width), self.pairs[m]
+        fusion, head = params["fusion.A"][:, own], params["head.A"][:, own]
+        weights = params["fusion.weight"][:, own], fusion[:, :, 0], params["head.weight"][:, own], head[:, :, 0]
+        of_shared = self._times(shared, torch.cat(weights, -1))
+        out = params["weight.out"][:, own, None].expand(-1, -1, pairs.count, -1)
+        read = torch.cat([fusion[:, :, 1 + pairs.combinations], head[:, :, 1 + pairs.combinations], out], -1)
+        every = self._narrow(private.flatten(0, 1), read.transpose(1, 2).flatten(0, 1))
+        return rows.spread(of_shared), rows.spread(every).unflatten(0, private.shape[:2])
 
-        return self._classify(params, hidden, apart, mix, lanes, None)
+    def _combined(self, params: dict[str, Tensor], c: int, shared: Tensor, private: Tensor, lanes: Lanes) -> Tensor:
+        """Logits [P, B, K] of combination c from what its modalities give of R^f and R^s (see `_read`)."""
+        rank, classes, scale = self.rank, self.classes, lanes.along("scale", 3)
+        base, z, to_head = shared.split([len(self.dims) * self.width, rank, classes + rank], -1)
+        z_own, to_own = private.split([rank, rank + 1], -1)
+        fusion_b, head_a, head_b = params["fusion.B"], params["head.A"], params["head.B"]
+        base = base + params["fusion.bias"][:, None]
+        hidden = torch.relu(self._high(self._plus(base, z * scale, fusion_b[:, 0])))
+        apart = torch.relu(self._high(self._plus(base, z_own * scale, fusion_b[:, 1 + c])))
+        to_head = to_head + self._narrow(hidden, torch.cat([params["head.weight"], head_a[:, :, 0]], -1))
+        to_own = to_own + self._narrow(apart, torch.cat([head_a[:, :, 1 + c], params["weight.out"]], -1))
+        y = to_head[..., :classes] + params["head.bias"][:, None]
+        common = self._high(self._plus(y, to_head[..., classes:] * scale, head_b[:, 0]))
+        characteristic = self._high(self._plus(y, to_own[..., :rank] * scale, head_b[:, 1 + c]))
+        weight = torch.sigmoid(to_own[..., rank:] + params["weight.bias"][:, None])
+        return lanes.fuse(common, characteristic, weight)
 
     @torch.no_grad()
     def divergences(

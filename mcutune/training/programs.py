@@ -23,6 +23,7 @@ from mcutune.training.plan import Batch
 from mcutune.training.resident import Resident
 
 _LEAST_RANK = 2  # a product with one column takes another path in a pack of one lane (model/alignment.py)
+_DIALOGUES_AT_ONCE = 4
 
 
 class Outputs:
@@ -126,23 +127,32 @@ class TrainedProgram:
         drop = Dropout(keys, device, self._noise)
         return self.network.forward(params, inputs, rows, batch.drawn, lanes, drop)
 
-    def _dialogues(self, wanted: np.ndarray) -> tuple[np.ndarray, list[Tensor], list[Sequences]]:
-        """All rows [B] of the dialogues that hold the wanted ones, in order; inputs and lists of each modality."""
-        block = self.resident.dialogues[np.unique(self.resident.dialogue_of[wanted])]
-        rows = block[block >= 0]
+    def _dialogues(self, wanted: np.ndarray) -> np.ndarray:
+        """The dialogues that hold the wanted rows, [G, T] as Resident has them."""
+        return self.resident.dialogues[np.unique(self.resident.dialogue_of[wanted])]
+
+    def _inputs(self, dialogues: np.ndarray) -> tuple[np.ndarray, list[Tensor], list[Sequences]]:
+        """All rows [B] of dialogues, in order; inputs and lists of each modality."""
+        rows = dialogues[dialogues >= 0]
         return rows, *of_rows(self.resident.inputs, rows, self.resident.data.presence, self.resident.dialogue_of)
 
     @torch.no_grad()
     def validation_logits(self, params: dict[str, Tensor], lanes: Lanes, seeds: Sequence[int]) -> Tensor:
-        rows, inputs, lists = self._dialogues(self.resident.validation)
-        logits = self.network.all_combinations(params, inputs, lists, lanes)  # [P, C, B, K]
+        dialogues = self._dialogues(self.resident.validation)
+        # A CPU's caches hold what some dialogues make, and not what all do; a GPU is filled by all.
+        size = _DIALOGUES_AT_ONCE if self.member.device.type == "cpu" else len(dialogues)
+        order, found = [], []
+        for first in range(0, len(dialogues), size):
+            rows, inputs, lists = self._inputs(dialogues[first : first + size])
+            found.append(self.network.all_combinations(params, inputs, lists, lanes))  # [P, C, B, K]
+            order.append(rows)
         place = np.full(len(self.resident.own), -1)
-        place[rows] = np.arange(len(rows))
-        return logits[:, :, torch.from_numpy(place[self.resident.validation]).to(logits.device)]
+        place[np.concatenate(order)] = np.arange(sum(map(len, order)))
+        return torch.cat(found, 2)[:, :, torch.from_numpy(place[self.resident.validation]).to(self.member.device)]
 
     @torch.no_grad()
     def divergences(self, params: dict[str, Tensor], lanes: Lanes, name: str) -> Tensor:
-        rows, inputs, lists = self._dialogues(self.resident.probe)
+        rows, inputs, lists = self._inputs(self._dialogues(self.resident.probe))
         wanted = torch.from_numpy(np.isin(rows, self.resident.probe)).to(self.member.device)
         return self.network.divergences(params, inputs, lists, wanted, lanes, name)
 
