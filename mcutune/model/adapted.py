@@ -7,8 +7,7 @@ all these lanes stand side by side in one product. What a lane did not draw itse
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mcutune.model.alignment import COLUMNS, ROWS, aligned, plain_product
+from mcutune.model.alignment import COLUMNS, ROWS, plain_product, up
 
 # A CPU's product sums up to some hundred rows in one block; more it splits by their number, so that rows that only
 # neighbours draw would change the bits of a sum. So a gradient is summed over parts of the batch of this many rows.
@@ -27,20 +26,24 @@ PART = 128
 
 @dataclass(frozen=True)
 class Reading:
-    """One product: the rows [n] of a batch that some of `lanes` read by pairs, padded to a multiple of ROWS.
+    """The products of a cohort's lanes with one modality of a batch, one after another.
 
-    slots: of the pairs. count: how many rows there are without padding. cohort: whose inputs.
+    What a product gives for one row and pair, of all these lanes, is a piece. rows [N]: of the batch, those of each
+    product padded to a multiple of ROWS; products: of each, which of these rows, which pairs, which pieces.
+    place [B · (1 + J)]: the piece of every row and pair, any where no lane reads it.
+    source [pieces]: the row and pair (row · (1 + J) + pair) of every piece, B · (1 + J) for padding.
     """
 
     cohort: int
     lanes: slice
-    slots: slice
     rows: Tensor
-    count: int
+    products: tuple[tuple[slice, slice, slice], ...]
+    place: Tensor
+    source: Tensor
 
 
 def readings(slots: npt.NDArray[np.int64], cohorts: Sequence[int], most: int, device: torch.device) -> list[Reading]:
-    """All products of a modality. slots [P, B]: private pair of each row, 1 … most; 0 where it lacks the modality.
+    """What each cohort reads of a modality. slots [P, B]: private pair of each row, 1 … most; 0 where it lacks it.
 
     The shared pair, slot 0, is read by every row that has the modality. Private pairs that few rows draw are taken
     together: one product each would be padding for the most part.
@@ -55,62 +58,131 @@ def readings(slots: npt.NDArray[np.int64], cohorts: Sequence[int], most: int, de
         read = np.zeros((1 + most, slots.shape[1]), dtype=bool)
         read[slots[lanes], np.arange(slots.shape[1])] = True
         read[0] = read[1:].any(0)
-        for group in groups:
-            for rows in _parts(np.flatnonzero(read[group].any(0))):
-                padded = np.append(rows, np.zeros(-len(rows) % ROWS, dtype=np.int64))
-                found.append(Reading(u, lanes, group, torch.from_numpy(padded).to(device), len(rows)))
+        products = [(rows, group) for group in groups for rows in _parts(np.flatnonzero(read[group].any(0)))]
+        found.append(_reading(u, lanes, products, read.T.shape, device))
     return found
 
 
-def _parts(rows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    for part in np.unique(rows // PART):
-        yield rows[rows // PART == part]
+def _parts(rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    if not len(rows):
+        return []
+    ends = np.searchsorted(rows, np.arange(PART, rows[-1] + 1, PART))
+    return [part for part in np.split(rows, ends) if len(part)]
+
+
+def _reading(
+    cohort: int, lanes: slice, each: list[tuple[npt.NDArray[np.int64], slice]], shape: tuple[int, ...],
+    device: torch.device,
+) -> Reading:  # fmt: skip
+    """From the rows and pairs of each product; shape: B, 1 + J."""
+    place, taken, source = np.zeros(shape, dtype=np.int64), [], []
+    products, row, piece = [], 0, 0
+    for rows, slots in each:
+        count, width = up(len(rows), ROWS), slots.stop - slots.start
+        pieces = (rows[:, None] * shape[1] + np.arange(slots.start, slots.stop)).ravel()
+        place.flat[pieces] = np.arange(piece, piece + len(pieces))
+        taken += [rows, np.zeros(count - len(rows), dtype=np.int64)]
+        source += [pieces, np.full(count * width - len(pieces), place.size)]
+        products.append((slice(row, row + count), slots, slice(piece, piece + count * width)))
+        row, piece = row + count, piece + count * width
+
+    def on(parts: list[npt.NDArray[np.int64]]) -> Tensor:
+        return torch.from_numpy(np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)).to(device)
+
+    return Reading(cohort, lanes, on(taken), tuple(products), on([place.ravel()]), on(source))
 
 
 class Adapted(torch.autograd.Function):
-    """s A X of the shared pair and of the private pair that each row draws, both [P, B, R]; 0 where there is none."""
+    """s A X of the shared pair [M, P, B, R] and of private pairs [M, P, B, J, R]; 0 where a row does not use one."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, x: Tensor, used: Tensor, plan: list[Reading], low: bool) -> tuple[Tensor, Tensor]:
-        """a [P, 1 + J, R, D]; x [U, B, D]; used [P, B, 1 + J]: s where a row uses the pair, else 0."""
-        lanes, _, rank, _ = a.shape
-        results = x.new_zeros(2, lanes, x.shape[1], rank)
+    def forward(
+        ctx: Any, used: Tensor, inputs: list[Tensor], plans: list[list[Reading]], low: bool, *weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """used [M, P, B, 1 + J]: s where a row uses the pair, else 0; inputs[m] [U, B, D_m]; weights: A of each
+        modality [P, 1 + J, R, D_m]."""
+        rank = weights[0].shape[2]
+        own = weights[0].new_empty(*used.shape[:3], rank)
+        private = own.new_empty(*used.shape[:3], used.shape[3] - 1, rank)
         saved = []
-        for one in plan:
-            rows, mask = x[one.cohort].index_select(0, one.rows), _mask(used, one)
-            shape = len(mask), mask.shape[2], rank
-            z = plain_product(rows, aligned(a[one.lanes, one.slots].flatten(0, 2)).t(), low_precision=low)
-            z = z[: one.count, : math.prod(shape)].unflatten(1, shape).transpose(0, 1)
-            result = results[min(one.slots.start, 1), one.lanes]
-            result.index_add_(1, one.rows[: one.count], (z * mask).sum(2))
-            saved += [rows, mask]
-        ctx.plan, ctx.low, ctx.shape = plan, low, a.shape
-        ctx.save_for_backward(*saved)
-        return results[0], results[1]
+        for m, (x, plan, a) in enumerate(zip(inputs, plans, weights, strict=True)):
+            for one in plan:
+                rows, lanes = x[one.cohort].index_select(0, one.rows), one.lanes
+                saved.append(rows)
+                pieces = _pieces(rows, a[lanes], one, low).index_select(0, one.place)
+                given = pieces[:, : len(a[lanes]) * rank].unflatten(1, (-1, rank)).transpose(0, 1)
+                given = given.unflatten(1, (-1, used.shape[3]))  # [lanes, B, 1 + J, R]
+                mask = used[m, lanes][..., None]
+                torch.mul(given[:, :, 0], mask[:, :, 0], out=own[m, lanes])
+                torch.mul(given[:, :, 1:], mask[:, :, 1:], out=private[m, lanes])
+        ctx.plans, ctx.low, ctx.shapes = plans, low, [a.shape for a in weights]
+        ctx.save_for_backward(used, *saved)
+        return own, private
 
     @staticmethod
-    def backward(ctx: Any, own: Tensor, mine: Tensor) -> tuple[Tensor, None, None, None, None]:
-        lanes, slots, rank, dim = ctx.shape
-        # Slots first: what a product gives lies as it is, and nothing is set to zero that is written anyway.
-        gradient = own.new_empty(slots, lanes, rank, dim)
-        written = np.zeros((slots, lanes), dtype=bool)
-        saved = iter(ctx.saved_tensors)
-        for one, rows, mask in zip(ctx.plan, saved, saved, strict=True):
-            given = (mine if one.slots.start else own)[one.lanes].index_select(1, one.rows[: one.count])
-            columns = (given[:, :, None] * mask).permute(0, 2, 3, 1).flatten(0, 2)
-            columns = aligned(functional.pad(columns, (0, len(rows) - one.count)))
-            shape = len(mask), mask.shape[2], rank
-            wide = functional.pad(rows, (0, max(0, COLUMNS - dim)))
-            found = plain_product(columns, wide, low_precision=ctx.low)[: math.prod(shape), :dim]
-            found = found.unflatten(0, shape).transpose(0, 1)
-            place = gradient[one.slots, one.lanes]
-            place.add_(found) if written[one.slots.start, one.lanes.start] else place.copy_(found)
-            written[one.slots, one.lanes] = True
-        for slot, lane in np.argwhere(~written).tolist():
-            gradient[slot, lane].zero_()
-        return gradient.transpose(0, 1), None, None, None, None
+    def backward(ctx: Any, own: Tensor, private: Tensor) -> tuple[Tensor | None, ...]:
+        used, *saved = ctx.saved_tensors
+        gradients = []
+        for m, (plan, shape) in enumerate(zip(ctx.plans, ctx.shapes, strict=True)):
+            # Slots first: what a product gives lies as it is, and nothing is set to zero that is written anyway.
+            gradient = own.new_empty(shape[1], shape[0], *shape[2:])
+            for one in plan:
+                lanes = one.lanes
+                given = _given(own[m, lanes], private[m, lanes], used[m, lanes]).index_select(0, one.source)
+                _gradient(gradient[:, lanes], given, saved.pop(0), one, ctx.low)
+            gradients.append(gradient.transpose(0, 1))
+        return None, None, None, None, *gradients
 
 
-def _mask(used: Tensor, one: Reading) -> Tensor:
-    """[lanes, n, slots, 1] of `used` [P, B, 1 + J]."""
-    return used[one.lanes, :, one.slots].index_select(1, one.rows[: one.count])[..., None]
+def _pieces(rows: Tensor, a: Tensor, one: Reading, low: bool) -> Tensor:
+    """A X [pieces, lanes · R] of a [lanes, 1 + J, R, D]; more columns where these are few."""
+    columns = a.transpose(0, 1).flatten(1, 2)  # [1 + J, lanes · R, D]
+    if columns.shape[1] < COLUMNS:
+        columns = functional.pad(columns, (0, 0, 0, COLUMNS - columns.shape[1]))
+    result = rows.new_empty(max(1, len(one.source)), columns.shape[1])
+    if not one.products:
+        result.zero_()  # what every place refers to
+    for those, slots, pieces in one.products:
+        place = result[pieces].view(those.stop - those.start, -1)
+        _put(place, rows[those], columns[slots].flatten(0, 1).t(), low)
+    return result
+
+
+def _given(own: Tensor, private: Tensor, used: Tensor) -> Tensor:
+    """The gradient of A X [B · (1 + J) + 1, lanes · R], rows and pairs first; the last is zero, for padding."""
+    lanes, batch, slots = used.shape
+    width = lanes * own.shape[-1]
+    result = own.new_empty(batch * slots + 1, max(COLUMNS, width))
+    result[-1].zero_()
+    result[:, width:].zero_()
+    given = result[:-1, :width].view(batch, slots, lanes, -1).permute(2, 0, 1, 3)
+    torch.mul(own, used[:, :, :1], out=given[:, :, 0])
+    torch.mul(private, used[:, :, 1:, None], out=given[:, :, 1:])
+    return result
+
+
+def _gradient(gradient: Tensor, given: Tensor, rows: Tensor, one: Reading, low: bool) -> None:
+    """Write the gradient [1 + J, lanes, R, D] of A from that of its pieces."""
+    slots, lanes, rank, dim = gradient.shape
+    wide = functional.pad(rows, (0, COLUMNS - dim)) if dim < COLUMNS else rows
+    written = np.zeros(slots, dtype=bool)
+    for those, pairs, pieces in one.products:
+        columns = given[pieces].view(those.stop - those.start, -1).t()
+        place, first = gradient[pairs], not written[pairs.start]
+        written[pairs] = True
+        if first and place.is_contiguous() and lanes * rank == given.shape[1] and dim == wide.shape[1]:
+            _put(place.view(-1, dim), columns, wide[those], low)
+            continue
+        found = plain_product(columns, wide[those], low_precision=low).unflatten(0, (-1, given.shape[1]))
+        found = found[:, : lanes * rank, :dim].unflatten(1, (lanes, rank))
+        place.copy_(found) if first else place.add_(found)
+    for slot in np.flatnonzero(~written).tolist():
+        gradient[slot].zero_()
+
+
+def _put(place: Tensor, a: Tensor, b: Tensor, low: bool) -> None:
+    """a × b into `place`, which lies in one piece."""
+    if low:
+        place.copy_(plain_product(a, b, low_precision=True))
+    else:
+        torch.mm(a, b, out=place)

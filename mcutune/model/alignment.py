@@ -46,26 +46,27 @@ def product(a: Tensor, b: Tensor, *, low_precision: bool) -> Tensor:
 
 
 def cohort_product(x: Tensor, b: Tensor, cohorts: Sequence[int], *, low_precision: bool) -> Tensor:
-    """x_u × b_pᵀ [P, n, l] for every lane p of cohort u; x [U, n, k], b [P, l, k], U cohort sizes.
+    """b_p × x_uᵀ [P, l, n] for every lane p of cohort u; x [U, n, k], b [P, l, k], U cohort sizes.
 
-    The lanes of a cohort stand side by side in one product: one as narrow as a lane's reaches a fraction of the
-    machine's rate. Fewer than COLUMNS columns in all are padded: they would take a path of other bits.
+    The lanes of a cohort stand one below the other in one product: one as narrow as a lane's reaches a fraction of the
+    machine's rate. So each lane's result lies in one piece. Fewer than COLUMNS rows in all are padded: they would take
+    a path of other bits.
     """
     # Not split where there is one cohort: the gradient of a split is a copy.
     lanes = b.split(list(cohorts)) if len(cohorts) > 1 else [b]
-    parts = [_side_by_side(each, those, low_precision) for each, those in zip(x, lanes, strict=True)]
+    parts = [_one_below_the_other(each, those, low_precision) for each, those in zip(x, lanes, strict=True)]
     return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
-def _side_by_side(x: Tensor, b: Tensor, low_precision: bool) -> Tensor:
-    """x [n, k] × b [P, l, k] as [P, n, l]."""
-    columns = b.flatten(0, 1)
-    result = plain_product(x, aligned(columns).t(), low_precision=low_precision)
-    return result[:, : len(columns)].unflatten(1, (len(b), -1)).transpose(0, 1)
+def _one_below_the_other(x: Tensor, b: Tensor, low_precision: bool) -> Tensor:
+    """b [P, l, k] × x [n, k] transposed, as [P, l, n]."""
+    rows = b.flatten(0, 1)
+    result = plain_product(aligned(rows), x.t(), low_precision=low_precision)
+    return result[: len(rows)].unflatten(0, (len(b), -1))
 
 
 def aligned(x: Tensor) -> Tensor:
-    """x [l, k] with zeros to at least COLUMNS rows: as columns of a product, fewer would take a path of other bits."""
+    """x [l, k] with zeros to at least COLUMNS rows: fewer would take a path of other bits."""
     return functional.pad(x, (0, 0, 0, COLUMNS - len(x))) if len(x) < COLUMNS else x
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 _TINY = 1e-30
+_BELOW_ONE = 1 - 2**-24
 
 
 def _kl(p: Tensor, q: Tensor) -> Tensor:
@@ -15,9 +16,14 @@ def _kl(p: Tensor, q: Tensor) -> Tensor:
 
 
 def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
-    """JSD [..] of distributions [.., W], natural logarithm; between 0 and ln 2."""
-    middle = (p + q) / 2
-    return (_kl(p, middle) + _kl(q, middle)) / 2
+    """JSD [..] of distributions [.., W], natural logarithm; between 0 and ln 2.
+
+    With d = (p − q) / (p + q), p over the middle of both is 1 + d and q over it 1 − d. So it keeps its digits where the
+    two are close, where a difference of logarithms would lose them: DPFT lives on how such values change.
+    """
+    d = (p - q).div_((p + q).add_(_TINY)).clamp_(-_BELOW_ONE, _BELOW_ONE)  # so that 0 log 0 is 0
+    of_p = torch.log1p(d).mul_(p).sum(-1)
+    return (of_p + torch.log1p(d.neg_()).mul_(q).sum(-1)).clamp_min(0) / 2
 
 
 def kl_symmetric(p: Tensor, q: Tensor) -> Tensor:
@@ -52,3 +58,10 @@ DIVERGENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def divergence(name: str, shared: Tensor, private: Tensor) -> Tensor:
     """The named divergence [..] between softmax(shared) and softmax(private), both [.., W]."""
     return DIVERGENCES[name](torch.softmax(shared, -1), torch.softmax(private, -1))
+
+
+def divergences(name: str, shared: Tensor, private: Tensor) -> Tensor:
+    """The same [P, J, N] between shared [P, N, W] and each of J private representations [P, J, N, W]."""
+    # Pair by pair: what is between fits a CPU's cache.
+    p = torch.softmax(shared, -1)
+    return torch.stack([DIVERGENCES[name](p, torch.softmax(q, -1)) for q in private.unbind(1)], 1)

@@ -20,10 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mcutune.domain.combination import membership
 from mcutune.model.adapted import Adapted, readings
 from mcutune.model.alignment import COLUMNS, ROWS, cohort_product, padded_rows, product, up
+from mcutune.model.forms import Forms
 from mcutune.model.lanes import Lanes, Output, pairs_of
 from mcutune.model.layout import Layout, Parameter
 from mcutune.model.losses import cosine_of
@@ -54,9 +56,8 @@ class FrozenNetwork:
         self.private = self.pairs[0].count  # private pairs of a modality: J = 2^(M-1), the same for each
         slots = torch.stack([pairs.slot for pairs in self.pairs], 1)  # [C, M]
         self._slots = slots.T.cpu().numpy()
-        self._chosen = slots[..., None] == torch.arange(1 + self.private, device=device)  # [C, M, 1 + J]
-        self._chosen[..., 0] = self.member
-        self._place = (slots - 1).clamp_min(0)  # [C, M]: which private pair, any where there is none
+        self._chosen = slots.T[..., None] == torch.arange(1 + self.private, device=device)  # [M, C, 1 + J]
+        self._chosen[..., 0] = self.member.T
         self.layout = Layout(tuple(self._parameters()))
 
     def _parameters(self) -> list[Parameter]:
@@ -109,55 +110,49 @@ class FrozenNetwork:
         first = [sum(cohorts[:u]) for u in range(len(cohorts))]
         rates = lanes.adapter_dropout[first], lanes.dropout[first]
         drawn = torch.from_numpy(combination).to(encoded.device)
-        here = self.member[drawn].transpose(1, 2)[..., None]  # [P, M, B, 1]
-        used = self._chosen[drawn] * lanes.along("scale", 4)  # [P, B, M, 1 + J]
-        parts = []
-        for m, x in enumerate(inputs):
-            plan = readings(self._slots[m][combination], cohorts, self.private, x.device)
-            dropped = drop(x, rates[0], f"x{m}")
-            parts.append(Adapted.apply(params[f"adapter.{m}.A"], dropped, used[:, :, m], plan, self.low_precision))
-        own, mine = (torch.stack(part, 1) for part in zip(*parts, strict=True))  # [P, M, B, R]
-        place = self._place[drawn].transpose(1, 2)[..., None, None].expand(-1, -1, -1, 1, self.rank)
-        masked = mine.new_zeros(*mine.shape[:3], self.private, self.rank).scatter(3, place, mine[..., None, :])
+        used = self._chosen[:, drawn] * lanes.scale[:, None, None]  # [M, P, B, 1 + J]
+        dropped = [drop(x, rates[0], f"x{m}") for m, x in enumerate(inputs)]
+        plans = [readings(slots[combination], cohorts, self.private, encoded.device) for slots in self._slots]
+        weights = [params[f"adapter.{m}.A"] for m in range(len(inputs))]
+        own, private = Adapted.apply(used, dropped, plans, self.low_precision, *weights)
 
-        # Contiguous once, for two products that group it differently.
-        b_shared, b_private = params["shared.B"], params["private.B"].contiguous()
-        transposed = b_shared.transpose(2, 3)
-        of_own = self.product(b_shared, torch.cat([params["common.adapter"], transposed], -1))
-        to_common, to_own = self.product(own, of_own).split([self.classes, self.rank], -1)
-        of_private = self.product(b_private.flatten(2, 3), torch.cat([params["characteristic"], transposed], -1))
-        among = self.product(b_private, b_private.transpose(3, 4)).flatten(2, 3)  # [P, M, J·R, R]
-        reached = self.product(masked.flatten(3), torch.cat([of_private, among], -1))
-        to_both, to_shared, to_mine = reached.split([params["characteristic"].shape[-1], self.rank, self.rank], -1)
+        names = "shared.B", "private.B", "common.adapter", "characteristic"
+        readers = [params[name].transpose(0, 1).flatten(0, 1) for name in names]  # modalities first, as z lies
+        forms = Forms.apply(own.flatten(0, 1), private.flatten(0, 1), *readers, self.low_precision)
+        to_common, to_both, *scalars = (form.unflatten(0, (-1, len(drawn))) for form in forms)
+        frozen = torch.stack(self._read_encoders(params, drop(encoded, rates[1], "e"), cohorts)).transpose(2, 3)
+        here = self.member.T[:, drawn]  # [M, P, B]
+        common = params["common.bias"][:, None] + torch.where(here[..., None], frozen + to_common, 0.0).sum(0)
+        both = params["characteristic.bias"][:, None] + to_both.sum(0)
+        cos2 = cosine_of(*scalars).permute(1, 2, 0)
+        return Output(self._fused(params, common, both, lanes, -1), cos2, here.permute(1, 2, 0))
 
-        cos2 = cosine_of((to_shared * own).sum(-1), (to_own * own).sum(-1), (to_mine * mine).sum(-1))
-        frozen = self._read_encoders(params, drop(encoded, rates[1], "e"), cohorts)
-        common = params["common.bias"][:, None] + torch.where(here, frozen + to_common, 0.0).sum(1)
-        both = params["characteristic.bias"][:, None] + to_both.sum(1)
-        return Output(self._fused(params, common, both, lanes), cos2.transpose(1, 2), self.member[drawn])
-
-    def _inner(self, params: dict[str, Tensor], m: int, x: Tensor, cohorts: Sequence[int]) -> Tensor:
-        """A X of every pair of modality m [P, n, slots · R], the shared one first, from x [U, n, D].
+    def _inner(self, params: dict[str, Tensor], m: int, x: Tensor) -> Tensor:
+        """A X of every pair of modality m [P, slots, R, n], the shared one first, from x [n, D] of all lanes.
 
         For what is measured under every combination; a training step multiplies drawn pairs only (model/adapted.py).
         """
-        return self._cohorts(x, params[f"adapter.{m}.A"].flatten(1, 2), cohorts)
+        a = params[f"adapter.{m}.A"]
+        return self._cohorts(x[None], a.flatten(1, 2), [len(a)]).unflatten(1, a.shape[1:3])
 
-    def _read_encoders(self, params: dict[str, Tensor], encoded: Tensor, cohorts: Sequence[int]) -> Tensor:
-        """What y_com takes of encoded [U, M, n, W]: [P, M, n, K]."""
-        weights = params["common.encoder"].unbind(1)
-        return torch.stack([self._cohorts(encoded[:, m], w, cohorts) for m, w in enumerate(weights)], 1)
+    def _read_encoders(self, params: dict[str, Tensor], encoded: Tensor, cohorts: Sequence[int]) -> list[Tensor]:
+        """What y_com takes of encoded [U, M, n, W]: [P, K, n] of each modality."""
+        return [self._cohorts(encoded[:, m], w, cohorts) for m, w in enumerate(params["common.encoder"].unbind(1))]
 
     def _cohorts(self, x: Tensor, b: Tensor, cohorts: Sequence[int]) -> Tensor:
         return cohort_product(x, b, cohorts, low_precision=self.low_precision)
 
-    def _fused(self, params: dict[str, Tensor], common: Tensor, both: Tensor, lanes: Lanes) -> Tensor:
-        """y [P, .., K] from y_com [P, .., K] and the product with R^s [P, .., K + hidden]."""
-        hidden = torch.relu(both[..., self.classes :])
-        flat = self.product(hidden.flatten(1, -2), params["weight.out"])
-        bias = params["weight.bias"].view(-1, *(1,) * (both.dim() - 1))
-        weight = torch.sigmoid(flat.view(*both.shape[:-1], 1) + bias)
-        return lanes.fuse(common, both[..., : self.classes], weight)
+    def _fused(self, params: dict[str, Tensor], common: Tensor, both: Tensor, lanes: Lanes, axis: int) -> Tensor:
+        """y from y_com and the product with R^s: K and K + hidden numbers along `axis`; lanes are the first."""
+        characteristic, read = both.split([self.classes, both.shape[axis] - self.classes], axis)
+        hidden, out = torch.relu(read), params["weight.out"]
+        if self.low_precision:
+            hidden, out = hidden.bfloat16(), out.bfloat16()
+        shape = [len(out), *(1,) * (both.dim() - 1)]
+        bias = params["weight.bias"].view(shape)
+        shape[axis] = -1
+        weight = torch.sigmoid((hidden * out.reshape(shape)).sum(axis, keepdim=True).to(bias.dtype) + bias)
+        return lanes.fuse(common, characteristic, weight)
 
     @torch.no_grad()
     def all_combinations(
@@ -177,42 +172,41 @@ class FrozenNetwork:
         rows = max(ROWS, _CELLS // len(self.member) // ROWS * ROWS)
         total = len(inputs[0])
         inputs, encoded = [padded_rows(x, 0) for x in inputs], padded_rows(encoded, 2)
-        folded = self._folded(params)
+        folded = self._folded(params, lanes)
         pieces = [
             self._measure(
                 params, folded, [x[i : i + rows] for x in inputs], encoded[:, :, i : i + rows], lanes, cohorts
             )
             for i in range(0, len(inputs[0]), rows)
         ]
-        return torch.cat(pieces, 2)[:, :, :total]
+        # Classes last in memory, too: the best of them is looked for several times faster.
+        return torch.cat(pieces, 3)[..., :total].transpose(2, 3).contiguous()
 
-    def _folded(self, params: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """What reads the R numbers of a pair: classifier [P, M, R, K] of the shared, [P, M, J, R, K + hidden]."""
-        shared = self.product(params["shared.B"], params["common.adapter"])
+    def _folded(self, params: dict[str, Tensor], lanes: Lanes) -> list[Tensor]:
+        """s B V of each modality [P, slots, K + hidden, R]: what reads A X of a pair, the classifier of the shared."""
+        shared = self.product(params["shared.B"], params["common.adapter"])  # [P, M, R, K]
         private = self.product(params["private.B"].flatten(2, 3), params["characteristic"])
-        return shared, private.unflatten(2, (self.private, self.rank))
+        shared = functional.pad(shared, (0, private.shape[-1] - self.classes))[:, :, None]
+        both = torch.cat([shared, private.unflatten(2, (self.private, self.rank))], 2) * lanes.along("scale", 5)
+        return list(both.transpose(3, 4).unbind(1))
 
     def _measure(
-        self, params: dict[str, Tensor], folded: tuple[Tensor, Tensor], inputs: list[Tensor], encoded: Tensor,
-        lanes: Lanes, cohorts: Sequence[int],
+        self, params: dict[str, Tensor], folded: list[Tensor], inputs: list[Tensor], encoded: Tensor, lanes: Lanes,
+        cohorts: Sequence[int],
     ) -> Tensor:  # fmt: skip
         many, rows, count = len(lanes.scale), len(inputs[0]), len(self.member)
-        common = params["common.bias"].view(many, 1, 1, -1).repeat(1, count, rows, 1)
-        both = params["characteristic.bias"].view(many, 1, 1, -1).repeat(1, count, rows, 1)
-        z = torch.stack([self._inner(params, m, x[None], [many]) for m, x in enumerate(inputs)], 1)
-        own, private = (z * lanes.along("scale", 4)).split([self.rank, self.private * self.rank], -1)
-        to_common = self._read_encoders(params, encoded, cohorts) + self.product(own, folded[0])
-        inner = private.unflatten(-1, (self.private, self.rank)).transpose(2, 3)  # [P, M, J, n, R]
-        to_both = self.product(inner, folded[1])
-        for m, pairs in enumerate(self.pairs):
-            common.index_add_(1, pairs.combinations, to_common[:, m, None].expand(-1, pairs.count, -1, -1))
-            both.index_add_(1, pairs.combinations, to_both[:, m])
-        return self._fused(params, common, both, lanes)
+        common = params["common.bias"].view(many, 1, -1, 1).repeat(1, count, 1, rows)
+        both = params["characteristic.bias"].view(many, 1, -1, 1).repeat(1, count, 1, rows)
+        of_encoders = self._read_encoders(params, encoded, cohorts)
+        for m, (pairs, x) in enumerate(zip(self.pairs, inputs, strict=True)):
+            read = self.product(folded[m], self._inner(params, m, x))  # [P, slots, K + hidden, n]
+            to_common = of_encoders[m] + read[:, 0, : self.classes]
+            common.index_add_(1, pairs.combinations, to_common[:, None].expand(-1, pairs.count, -1, -1))
+            both.index_add_(1, pairs.combinations, read[:, 1:])
+        return self._fused(params, common, both, lanes, -2)
 
     @torch.no_grad()
     def representations(self, params: dict[str, Tensor], m: int, x: Tensor, lanes: Lanes) -> tuple[Tensor, Tensor]:
         """Shared [P, N, W] and every private [P, J, N, W] representation of modality m for rows x [N, D_m]."""
-        z = self._inner(params, m, x[None], [len(lanes.scale)]) * lanes.along("scale", 3)
-        shared = self.product(z[..., : self.rank], params["shared.B"][:, m])
-        inner = z[..., self.rank :].unflatten(-1, (-1, self.rank)).transpose(1, 2)
-        return shared, self.product(inner, params["private.B"][:, m])
+        z = self._inner(params, m, x).transpose(2, 3) * lanes.along("scale", 4)  # [P, slots, N, R]
+        return self.product(z[:, 0], params["shared.B"][:, m]), self.product(z[:, 1:], params["private.B"][:, m])

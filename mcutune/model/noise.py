@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,14 +81,19 @@ class Dropout:
 
     def __call__(self, x: Tensor, rate: Tensor, site: str) -> Tensor:
         """x [P, ..] with elements dropped at rate [P], the kept ones divided by 1 − rate."""
-        if not bool((rate > 0).any()):
+        rates = np.array(rate.tolist(), dtype=np.float32)
+        if not rates.any():
             return x
         count = x[0].numel()
         noise = [torch.from_numpy(self._noise.words(key, site, count)) for key in self._distinct]
         lanes = (torch.stack(noise) if len(noise) > 1 else noise[0][None]).to(self._device)
         if len(self._distinct) != len(self._lane):
             lanes = lanes.index_select(0, self._lane)
-        broadcast = (-1,) + (1,) * (x.dim() - 1)
-        threshold = (rate.double() * 65536 - 32768).round().to(torch.int16).view(broadcast)
-        kept = lanes.view(x.shape) >= threshold
-        return x * (kept * (1 / (1 - rate)).view(broadcast).to(x.dtype))
+
+        def beside(values: npt.NDArray[Any]) -> Tensor:
+            return torch.from_numpy(values).to(self._device).view(-1, *(1,) * (x.dim() - 1))
+
+        # Made on the host: each is a few numbers, which a dozen calls of torch would take longer for than for the rest.
+        threshold = beside(np.round(rates.astype(np.float64) * 65536 - 32768).astype(np.int16))
+        kept = (lanes.view(x.shape) >= threshold).to(x.dtype).mul_(beside(1 / (1 - rates)))
+        return x * kept

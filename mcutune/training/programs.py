@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mcutune.model.alignment import padded_indices
-from mcutune.model.divergence import divergence
+from mcutune.model.divergence import divergences
 from mcutune.model.frozen import FrozenNetwork
 from mcutune.model.lanes import Lanes, Output
 from mcutune.model.layout import Layout
@@ -99,8 +99,8 @@ class FrozenProgram:
             probe = self.resident.probe[here] if here.any() else self.resident.probe
             rows, weight = padded_indices(probe, self.member.device)
             shared, private = self.network.representations(params, m, self.resident.inputs[m][rows], lanes)
-            each = [(divergence(name, shared, private[:, j]) * weight).sum(1) for j in range(pairs.count)]
-            total.index_add_(1, pairs.combinations, torch.stack(each, 1))
+            each = (divergences(name, shared, private) * weight).sum(2)
+            total.index_add_(1, pairs.combinations, each)
         return total / self.member.sum(1)
 
 

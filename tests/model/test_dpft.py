@@ -4,9 +4,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
 
+from mcutune.model.divergence import DIVERGENCES, divergence, divergences
 from mcutune.model.dpft import DPFT, draw, ladder, project
 
 
@@ -90,3 +93,25 @@ def test_a_row_whose_combinations_are_never_drawn_is_left_out():
     inside = np.array([[True, False, False], [False, True, False], [True, True, True]])
     drawn = draw(np.array([0.0, 0.4, 0.6]), np.array([0.5, 0.5, 0.5]), np.array([0, 1, 2]), inside)
     assert drawn.tolist() == [-1, 1, 2]
+
+
+@pytest.mark.parametrize("apart", [1e-4, 1e-2, 1.0, 200.0])
+def test_jensen_shannon_keeps_its_digits_where_distributions_are_close(apart):
+    """DPFT lives on how small values change; 200 apart, probabilities are 0 in float32 on either side."""
+    generator = torch.Generator().manual_seed(0)
+    shared = torch.randn(64, 128, generator=generator)
+    private = shared + apart * torch.randn(64, 128, generator=generator)
+    p, q = (torch.softmax(x.double(), -1).numpy() for x in (shared, private))
+    expected = (jensenshannon(p, q, axis=-1) ** 2).mean()
+    found = divergence("js", shared, private)
+    assert (found >= 0).all() and (found <= np.log(2) + 1e-6).all()
+    assert float(found.double().mean()) == pytest.approx(expected, rel=2e-3)
+    assert torch.equal(divergence("js", shared, shared), torch.zeros(64))
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_divergences_of_many_pairs_are_those_of_each(name):
+    generator = torch.Generator().manual_seed(0)
+    shared, private = torch.randn(2, 5, 8, generator=generator), torch.randn(2, 3, 5, 8, generator=generator)
+    each = torch.stack([divergence(name, shared, private[:, j]) for j in range(3)], 1)
+    assert torch.equal(divergences(name, shared, private), each)
