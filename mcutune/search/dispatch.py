@@ -100,13 +100,15 @@ class Dispatch:
         """Of the lanes that a pack could train next those whose ranks are padded like those it trains (`going`).
 
         Lanes of another padding would run after its own, not beside them: nothing is won by having them early, and
-        another pack may want them. Where it trains nothing, the lowest trial decides. All where there are no more than
-        its free places, and never far ahead of the lowest trial: others may wait for that one.
+        another pack may want them. Where it trains nothing it begins with the largest, which take longest: packs end
+        together if what is short comes last. All where there are no more than its free places, and never far ahead of
+        the lowest trial: others may wait for that one.
         """
         if len(fitting) <= free:
             return fitting
         near = fitting[: _AHEAD * places]
-        wanted = {self._padded(study.live(lane.trial)) for lane in going} or {self._padded(near[0][2])}
+        mine = {self._padded(study.live(lane.trial)) for lane in going}
+        wanted = mine or {max(self._padded(live) for _, _, live in near)}
         return [one for one in near if self._padded(one[2]) in wanted]
 
     def _padded(self, live: Live) -> int:

@@ -12,7 +12,7 @@ import pytest
 from mcutune.search import ledger
 from mcutune.search.coordinator import Coordinator
 from tests.search.simulate import plan_of
-from tests.search.words import ONE_SHAPE, Clock
+from tests.search.words import ALIKE, Clock
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -33,7 +33,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     monkeypatch.setenv("MCUTUNE_HOME", str(tmp_path / "home"))
     made: list[Coordinator] = []
 
-    def coordinator(text: str = ONE_SHAPE, clock: Any = None, **given: Any) -> Coordinator:
+    def coordinator(text: str = ALIKE, clock: Any = None, **given: Any) -> Coordinator:
         plan = plan_of(tmp_path / "run", text, **given)
         found = Coordinator(plan, clock=clock or Clock(), lease=60.0)
         made.append(found)

@@ -20,7 +20,7 @@ from mcutune.search.ledger import read_ledger
 from mcutune.search.lock import holder_of
 from mcutune.search.run_folder import BEST, command_at_work, refuse_if_stopped, request_stop
 from tests.search.simulate import SPACE, FakePack, Play, data_of, plan_of
-from tests.search.words import ONE_SHAPE, Clock, events, lane_of, orders_of, said
+from tests.search.words import ALIKE, ONE_SHAPE, Clock, events, lane_of, orders_of, said
 
 
 def test_a_second_search_of_the_name_is_busy_and_says_who(make: Any) -> None:
@@ -30,11 +30,11 @@ def test_a_second_search_of_the_name_is_busy_and_says_who(make: Any) -> None:
 
 
 def test_a_changed_space_is_refused_with_the_difference(make: Any) -> None:
-    make().close()
+    make(ONE_SHAPE).close()
     with pytest.raises(BadInput, match=r"rank.values: \[1, 2, 4, 8, 16\] -> \[1, 2, 4, 8\].*--fork"):
-        make(ONE_SHAPE.replace("8, 16]", "8]"))
+        make(ALIKE)
     with pytest.raises(BadInput, match="folds: 1 -> 1, 2"):
-        make(folds=("1", "2"))
+        make(ONE_SHAPE, folds=("1", "2"))
 
 
 def test_more_trials_continue_a_finished_search(make: Any, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_other_data_or_versions_are_named_and_recorded(make: Any, monkeypatch: p
 
 
 def test_a_stop_is_obeyed_and_the_same_command_continues(make: Any, tmp_path: Path) -> None:
-    expected = Play(plan_of(tmp_path / "other" / "run", ONE_SHAPE)).run()
+    expected = Play(plan_of(tmp_path / "other" / "run", ALIKE)).run()
     client = make()
     one, _ = orders_of(client)
     client.advance("a", [said(one, 1)], [], [], 0)
@@ -74,7 +74,7 @@ def test_a_stop_is_obeyed_and_the_same_command_continues(make: Any, tmp_path: Pa
     assert client.join("b", 2, "node", "cpu") is None and client.progress().stopped
     assert len(lane_of(client, one).epochs) == 2  # what was said is kept
     client.close()
-    assert Play(plan_of(tmp_path / "run", ONE_SHAPE)).run() == expected
+    assert Play(plan_of(tmp_path / "run", ALIKE)).run() == expected
 
 
 def test_a_stop_is_seen_before_any_pack_has_joined(make: Any) -> None:

@@ -11,6 +11,8 @@ from tests.search.simulate import SPACE, epoch_of
 ONE_SHAPE = SPACE.replace("  encoder_width: {role: nuisance, values: [64, 128]}\n", "").replace(
     "rungs: {first: 1, eta: 2}", "rungs: none"
 )
+ALIKE = ONE_SHAPE.replace("8, 16]", "8]")
+"""Ranks that are padded alike: packs get lanes in the order of their trials."""
 
 
 class Clock:
