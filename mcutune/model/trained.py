@@ -26,7 +26,6 @@ from mcutune.model.lanes import Lanes, Output, pairs_of
 from mcutune.model.layout import Layout, Parameter
 from mcutune.model.losses import squared_cosine
 from mcutune.model.noise import Dropout
-from mcutune.model.paired import Drawn, Paired
 from mcutune.model.precision import baddbmm, bmm
 from mcutune.model.sequences import Sequences
 
@@ -146,18 +145,6 @@ class TrainedNetwork:
         inner = self._low(inner * scale[..., None]).flatten(0, 1)
         return baddbmm(start.flatten(0, 1), inner, b.flatten(0, 1)).unflatten(0, start.shape[:2])
 
-    def _of_pairs(self, params: dict[str, Tensor], drawn: Drawn, lanes: Lanes, drop: Dropout) -> Linear:
-        """`_linear` of one lane in float32 on a CPU; x' in the order of `drawn`."""
-        scale = float(lanes.scale)
-
-        def linear(name: str, shared: Tensor, private: Tensor) -> tuple[Tensor, Tensor]:
-            given = shared, drop(shared, lanes.adapter_dropout, f"{name}.s"), private
-            held = (params[f"{name}.{part}"] for part in ("weight", "bias", "A", "B"))
-            s, p = Paired.apply(*(x.squeeze(0) for x in (*given, *held)), scale, drawn)
-            return s[None], p[None]
-
-        return linear
-
     def _encode(
         self, params: dict[str, Tensor], m: int, x: Tensor, rows: Sequences, linear: Linear, private: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -183,11 +170,6 @@ class TrainedNetwork:
     ) -> tuple[Tensor, Tensor]:
         """Shared and private representation [P, n, W] of modality m by the pair that each row's combination has."""
         slots = self.pairs[m].slot[rows.taken(drawn)]  # [P, n]
-        if torch.is_grad_enabled() and len(slots) == 1 and x.device.type == "cpu" and self.kind is None:
-            order = Drawn.of(slots[0].numpy())
-            linear = self._of_pairs(params, order, lanes, drop)
-            s, p = self._encode(params, m, x, rows, linear, x.index_select(1, order.order))
-            return s, p.index_select(1, order.back)
         chosen = slots[..., None] == torch.arange(1, 1 + self.pairs[m].count, device=x.device)
         mix = self._mix_chosen(chosen)
         return self._encode(params, m, x, rows, partial(self._linear, params, mix=mix, lanes=lanes, drop=drop), x)
