@@ -59,11 +59,12 @@ class Ending:
             time.sleep(_SOON)
             if self._closed:
                 return
+            # Whoever has the signals now is told, also of what was raised: it would not have come so far.
             mine = signal.getsignal(number) == self._received
-            if self.code is None and (not self._raised or (mine and again and late > _AGAIN)):
+            if self.code is None and (not mine or not self._raised or (again and late > _AGAIN)):
                 again = not self._raised
                 signal.pthread_kill(self._main, number)
-            if not mine:  # whoever has the signals now, has been told
+            if not mine:
                 return
         self._leave()
 

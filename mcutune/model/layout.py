@@ -1,6 +1,6 @@
 """Where the parameters of a lane lie: one flat vector a lane, so that a lane can be moved, parked and stepped alone.
 
-Ranks below the pack's largest are zero-padded. A padded rank slot has a zero column in A and a zero row in B; each
+Ranks below the layout's are zero-padded. A padded rank slot has a zero column in A and a zero row in B; each
 kills the other's gradient, so the padding stays exactly zero under Adam, AdamW and SGD (tested).
 """
 
@@ -22,7 +22,7 @@ _ALIGNMENT = 64  # floats; lanes start at the same alignment, so that vectorised
 
 @dataclass(frozen=True)
 class Parameter:
-    """A tensor of a lane. `shape` without P; `rank_axis` is padded to the largest rank times `rank_factor`.
+    """A tensor of a lane. `shape` without P; `rank_axis` is padded to the layout's rank times `rank_factor`.
 
     `start`: "uniform" in ±1/sqrt(fan_in) (Kaiming uniform with a = sqrt 5, as torch.nn.Linear and LoRA's A), "zeros"
     (LoRA's B), or "ones".

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mcutune.cli.interruption import heeded
 from mcutune.cluster.interrupts import Interrupts
 
 TOLD = "error: stopped (the same command continues where it was)\n"
@@ -180,20 +182,32 @@ def test_the_command_at_many_moments(tmp_path: Path, step: int) -> None:
     environment = {**os.environ, "PYTHONPATH": paths, "READY": str(ready), "MCUTUNE_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-m", "mcutune", "search", "--space", "full", "--place", "process", "--plain"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while not ready.exists():
-        assert process.poll() is None
-        time.sleep(0.002)
-    time.sleep(0.25 * step)
-    start = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        while not ready.exists():
+            assert process.poll() is None
+            time.sleep(0.002)
+        time.sleep(0.25 * step)
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()  # else it would search on beside all other tests
     assert time.monotonic() - start < 10
     assert process.returncode == 6 and err.count("\n") == 1 and "the same command continues" in err, err
 
 
-def test_what_was_started_under_nohup_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mcutune.cli.interruption import heeded
+def test_what_a_library_swallowed_is_told_to_who_has_the_signals_next() -> None:
+    with heeded():
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with Interrupts() as interrupts:
+            end = time.monotonic() + 5
+            while not interrupts.asked and time.monotonic() < end:
+                time.sleep(0.01)
+            assert interrupts.asked and not interrupts.twice
 
+
+def test_what_was_started_under_nohup_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         for opened in (heeded, Interrupts):
