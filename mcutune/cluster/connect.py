@@ -225,7 +225,7 @@ def _ray(folder: Path, **arguments: Any) -> Iterator[Any]:
     try:
         yield context
     finally:
-        if arguments["address"] == "local":
+        if arguments["address"] == "local" and worker._global_node is not None:
             without_goodbye(worker._global_node)
         ray.shutdown()
 

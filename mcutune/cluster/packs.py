@@ -23,7 +23,9 @@ from mcutune.cluster.resources import Plan
 Loop = Callable[[dict[str, Any]], None]
 _told_to_stop: set[str] = set()  # fleets of this process; a stopper is pickled, so it carries only the key
 _TURN = 0.25  # seconds after which a pack asks again whether it may start
-_DRIVER_RESTARTS = 3  # of the process that opens worker groups; it computes nothing, so it hardly ever dies
+# The process that opens worker groups is started again as often as it dies: it is the actor's `begin` that ends a pack
+# whose groups die young.
+_DRIVER_RESTARTS = -1
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def drive(config: dict[str, Any], loop: Loop, settings: dict[str, Any]) -> None:
         try:
             _trainer(config, pack, loop, settings).fit()
             break
-        except TrainingFailedError as error:
+        except (TrainingFailedError, ray.exceptions.RayActorError) as error:
             reason = short(error)
     tune.report({"worker_groups": groups})
 

@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 
@@ -41,27 +42,27 @@ class _Beside:
 
     def __init__(self, work: Callable[..., None]) -> None:
         self._work = work
-        self._done = threading.Event()
-        self._error: BaseException | None = None
+        self._latest: Future[None] = Future()
         self.over = threading.Event()
 
     def start(self, node: Any, given: dict[str, Any]) -> None:
-        self._done.clear()
-        self._error = None
-        threading.Thread(target=self._run, args=(node, given), name="mcutune-dashboard", daemon=True).start()
+        """Begin it, also anew: what an earlier thread has to say still is not heard any more."""
+        self._latest = Future()
+        threading.Thread(
+            target=self._run, args=(node, given, self._latest), name="mcutune-dashboard", daemon=True
+        ).start()
 
     def wait(self) -> None:
         """Until it is done. Raises what it raised."""
-        self._done.wait()
-        if self._error is not None:
-            raise self._error
+        self._latest.result()
 
-    def _run(self, node: Any, given: dict[str, Any]) -> None:
+    def _run(self, node: Any, given: dict[str, Any], done: Future[None]) -> None:
         try:
             self._work(node, **given)
         except BaseException as error:  # the thread that waits raises it
-            self._error = error
-        self._done.set()
+            done.set_exception(error)
+        else:
+            done.set_result(None)
         self.over.wait()
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from mcutune.errors import BadInput, NoResources
 
-# What the processes of one pack take beside its data: a Tune trial, Train's controller and helpers, one worker.
-# Measured with Ray 2.60 and torch 2.13 on a CPU: 1.2 GB.
+# What the processes of one pack take beside its data: a Tune trial with Train's controller, a helper, one worker.
+# Measured with Ray 2.60 and torch 2.13 on a CPU: 1.2 GB, when the controller still had a process of its own.
 PACK_MEMORY = 1_300_000_000
 _SLACK = 1e-9  # fractions of a GPU are floats: 3 x 0.1 must fit into 0.3
 

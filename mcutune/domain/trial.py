@@ -40,12 +40,18 @@ _LEAST_PADDED = 8
 
 
 def padded_rank(rank: int, most: int) -> int:
-    """What a lane's rank is padded to on a CPU: the next power of two from 8 on, at most the largest of the space.
+    """What a lane's rank is padded to on a CPU: a power of two, from 8 on where the space has larger ranks than 4.
 
-    A function of these two alone: were it one of a lane's neighbours, its bits would be, too. Below 8 a step costs the
-    same; padded all to the largest, lanes of rank 1 would cost what those of rank 16 do.
+    A function of its rank and the largest of the space alone: were it one of a lane's neighbours, its bits would be,
+    too. Powers of two, because slices of other sizes lie at other alignments in a pack than alone, and a product may
+    choose its path by that. Were all padded to the largest, lanes of rank 1 would cost what those of rank 16 do.
     """
-    return min(most, max(_LEAST_PADDED, 1 << max(0, rank - 1).bit_length()))
+    return min(_power(most), max(_LEAST_PADDED, _power(rank)))
+
+
+def _power(rank: int) -> int:
+    """The next power of two."""
+    return 1 << (rank - 1).bit_length()
 
 
 @dataclass(frozen=True, order=True)

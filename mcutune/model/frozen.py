@@ -43,7 +43,7 @@ def hidden_units(classes: int) -> int:
 class FrozenNetwork:
     """The program of a pack with `encoder: frozen`. Holds no parameters: they come as a dictionary of [P, ..] views.
 
-    dims: D of every modality; width: W of the encoder outputs and representations; rank: the pack's padded R.
+    dims: D of every modality; width: W of the encoder outputs and representations; rank: the padded R.
     """
 
     def __init__(

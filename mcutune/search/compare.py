@@ -140,7 +140,7 @@ class Origin:
 
     @property
     def padded_rank(self) -> int:
-        """The rank to which the run's lanes were padded: only at the same one are bits the same."""
+        """The largest rank of the run, which bounds padding: only at the same one are bits the same."""
         space = self.manifest["space"]
         found = [space["default"]["rank"], *(one.get("rank", 0) for one in space["configurations"])]
         if "rank" in space["parameters"]:

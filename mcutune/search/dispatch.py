@@ -68,14 +68,15 @@ class Dispatch:
         training = sum(study.verdict(lane, held.seen) is Verdict.CONTINUE for lane, held in state.held.items())
         if training >= places:
             return 0
-        alike = state.device != "cpu" or padded_rank(1, self._max_rank) == self._max_rank
+        alike = state.device != "cpu" or padded_rank(1, self._max_rank) == padded_rank(self._max_rank, self._max_rank)
         choice = ahead and not alike and len(state.held) == training
         return (_AHEAD if choice else 1) * places - training - sum(1 for _ in self._free(study))
 
     def hand_out(self, state: PackState, places: int, verdicts: Mapping[LaneId, Verdict]) -> Iterator[LaneOrder]:
         """Lanes of the pack's fold and shape that nobody holds, none that it was just told to end.
 
-        As many as those that go on leave of its places: a lane that was just told to park or end has left its own.
+        As many as those that go on leave of its places, or fewer where others would not run beside them: a lane that
+        was just told to park or end has left its own.
         One whose packs were lost again and again is handed out with no other, and before all others: then the next loss
         is its own doing, or its next epoch clears it.
         """
@@ -101,8 +102,8 @@ class Dispatch:
 
         Lanes of another padding would run after its own, not beside them: nothing is won by having them early, and
         another pack may want them. Where it trains nothing it begins with the largest, which take longest: packs end
-        together if what is short comes last. All where there are no more than its free places, and never far ahead of
-        the lowest trial: others may wait for that one.
+        together if what is short comes last. All where there are no more than its free places, and none from further
+        ahead than _AHEAD times its places: others may wait for the lowest trial.
         """
         if len(fitting) <= free:
             return fitting

@@ -25,7 +25,7 @@ _LEAVE = 5.0  # seconds that packs have to leave when the work is done or a stop
 _GOODBYE = 1.5  # of these, where all that have come have left: others only start, and what for is gone
 _FORCE = 3.0  # seconds that Ray Tune has to end those that have not left
 _ANY = 1 << 20
-_CPUS_OF_A_START = 2  # that the start of a pack keeps busy: three processes, each of which loads torch, in turn
+_CPUS_OF_A_START = 2  # that the start of a pack keeps busy: processes that load libraries, in turn
 _CLOSE = 30.0  # seconds that the coordinator has to close its ledger
 # Seconds for which Ray's head, or what of Ray is on this machine, may be gone. Ray itself would end this process
 # without a word: a minute after its head, ten seconds after its raylet has gone.

@@ -148,7 +148,7 @@ class Budget:
 class Space:
     """A search, whole. `parameters` ascend by name; `explicit` lists configurations to try instead of proposals.
 
-    `own`: settings of single folds, over `fixed`. `padded_rank`: the least rank that all lanes are padded to.
+    `own`: settings of single folds, over `fixed`. `padded_rank`: counts as a trial's rank for `max_rank`.
     """
 
     name: str

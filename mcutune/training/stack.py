@@ -160,5 +160,7 @@ class Stack:
         for j, c in enumerate(self.measured):
             left = self._effective[c]
             rows = np.flatnonzero(left >= 0)
-            result[:, j] = ground.metric(predicted[:, left[rows], rows], self._truth[rows], ground.resident.outputs)
+            # Contiguous: what an index picks lies otherwise for one lane than for several, and a mean sums as it lies.
+            picked = np.ascontiguousarray(predicted[:, left[rows], rows])
+            result[:, j] = ground.metric(picked, self._truth[rows], ground.resident.outputs)
         return result

@@ -229,3 +229,26 @@ def test_processes_of_a_local_ray_are_killed_together() -> None:
     node.kill_all_processes(check_alive=False, allow_graceful=True, wait=False)
     assert [process.poll() for process in processes] == [-signal.SIGKILL] * 3
     assert time.monotonic() - start < 5
+
+
+def test_what_is_begun_anew_is_not_answered_by_what_was_begun_before() -> None:
+    """Ray that did not start in time is started again while its first dashboard is still on its way."""
+    import threading
+
+    from mcutune.cluster.quick import _Beside
+
+    slow = threading.Event()
+
+    def work(node: str) -> None:
+        if node == "first":
+            slow.wait()
+            raise RuntimeError("the first came to nothing")
+
+    beside = _Beside(work)
+    beside.start("first", {})
+    first = beside._latest
+    beside.start("second", {})
+    slow.set()
+    assert isinstance(first.exception(timeout=5), RuntimeError)
+    beside.wait()
+    beside.over.set()

@@ -131,6 +131,28 @@ def test_ranks_are_padded_to_a_number_of_their_own_whatever_the_neighbours(shape
         assert report[0] == reports[place]
 
 
+@pytest.mark.parametrize("most", [3, 5, 6, 7, 9, 11, 14])
+def test_any_rank_may_be_the_largest(most):
+    """Where a tensor of a lane has an odd size, the next lane's lies at another alignment, and products differ."""
+    data = fold(gaps=True)
+    orders = [order(i, i % 3, rank=rank) for i, rank in enumerate((most, 1, most - 1, most, 2))]
+    together, reports = trained(pack_of(data, max_rank=most), orders)
+    for place, one in enumerate(orders):
+        alone, report = trained(pack_of(data, max_rank=most), [one])
+        same(alone[0], together[place])
+        assert report[0] == reports[place]
+
+
+@pytest.mark.parametrize("shape", [{}, {"encoder": "trained"}], ids=["frozen", "trained"])
+def test_scores_of_a_regression_are_summed_in_one_order(shape):
+    data = fold(regression=True)
+    orders = mixed(shape)
+    _, reports = trained(pack_of(data, shape), orders)
+    for place, one in enumerate(orders):
+        _, report = trained(pack_of(data, shape), [one])
+        assert report[0] == reports[place]
+
+
 def test_lanes_of_another_padding_may_come_and_go():
     data = fold()
     pack = pack_of(data, max_rank=16)
