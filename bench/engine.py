@@ -39,7 +39,7 @@ def orders(
 
 
 def start_of(fold: FoldData, overrides: dict[str, Any], ranks: Sequence[int] = RANKS) -> PackStart:
-    """What a coordinator would tell a pack: every combination is measured; the largest of `ranks` bounds the padding."""
+    """What a coordinator would tell a pack: every combination is measured, ranks go up to the largest."""
     every = tuple(range(2 ** len(fold.modalities) - 1))
     metric, shape = default_metric(fold.task).name, configuration(overrides).shape()
     return PackStart(fold.fold, shape, max(ranks), SEARCH_SEED, metric, every, "mean", fold.modalities)
