@@ -23,9 +23,9 @@ from mcutune.cluster.resources import Plan
 Loop = Callable[[dict[str, Any]], None]
 _told_to_stop: set[str] = set()  # fleets of this process; a stopper is pickled, so it carries only the key
 _TURN = 0.25  # seconds after which a pack asks again whether it may start
-# The process that opens worker groups is started again as often as it dies: it is the actor's `begin` that ends a pack
-# whose groups die young.
-_DRIVER_RESTARTS = -1
+# Of the process that opens worker groups and runs Train's controller. It hardly computes, so it hardly ever dies; and
+# one that cannot even start must come to an end: `begin` counts only groups.
+_DRIVER_RESTARTS = 20
 
 
 @dataclass(frozen=True)
