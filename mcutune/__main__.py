@@ -21,7 +21,13 @@ def main() -> None:
         told_stopped()
     if ending.asked:
         _forgotten()
-    sys.exit(code)
+    _leave(code)
+
+
+def _leave(code: int) -> None:
+    """What began no Ray need not load what ends one."""
+    gone = sys.modules.get("mcutune.cluster.gone")
+    (sys.exit if gone is None else gone.leave)(code)
 
 
 def _forgotten() -> None:

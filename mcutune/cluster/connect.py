@@ -13,6 +13,7 @@ from typing import Any
 
 import mcutune
 from mcutune.cluster import warden
+from mcutune.cluster.gone import RayGone, abandon
 from mcutune.cluster.leftovers import MARK
 from mcutune.cluster.place import Kind, Place, kind_of
 from mcutune.cluster.private import environment, new_token, private_folder, stderr_into
@@ -222,11 +223,18 @@ def _ray(folder: Path, **arguments: Any) -> Iterator[Any]:
         with contextlib.suppress(Exception):
             ray.shutdown()
         raise no_ray(arguments["address"], error, said.read_text(encoding="utf-8", errors="replace")) from error
+    node = worker._global_node if arguments["address"] == "local" else None
+    if node is not None:
+        without_goodbye(node)
     try:
         yield context
-    finally:
-        if arguments["address"] == "local" and worker._global_node is not None:
-            without_goodbye(worker._global_node)
+    except RayGone:
+        abandon(node)
+        raise
+    except BaseException:
+        ray.shutdown()
+        raise
+    else:
         ray.shutdown()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mcutune.cluster.connect import unreachable, usable_cpus
+from mcutune.cluster.gone import RayGone
 from mcutune.cluster.interrupts import Interrupts
 from mcutune.cluster.leftovers import removing_leftovers
 from mcutune.cluster.metrics import Reporter, Snapshot
@@ -157,11 +158,11 @@ def _coordinator(job: Job, place: Place, snapshot: Callable[[Any], Snapshot]) ->
     try:
         yield actor
     finally:
-        if not isinstance(sys.exc_info()[1], _Dead):
+        if not isinstance(sys.exc_info()[1], RayGone):
             with contextlib.suppress(Exception):
                 ray.get(actor.close.remote(), timeout=_CLOSE)
-        with contextlib.suppress(Exception):
-            ray.kill(actor)
+            with contextlib.suppress(Exception):
+                ray.kill(actor)
 
 
 def _actor_name(job: Job) -> str:
@@ -197,10 +198,6 @@ def _start(job: Job, place: Place, plan: Plan) -> Any:
     )
 
 
-class _Dead(Stopped):
-    """Ray is gone: nothing that goes through it can be asked any more."""
-
-
 class Pulse:
     """Whether Ray's head and this node's raylet still listen. Calls between actors go on without them, for a while."""
 
@@ -212,7 +209,7 @@ class Pulse:
         self._looked = clock()
 
     def check(self) -> None:
-        """Raises _Dead when one has been silent for longer than it may."""
+        """Raises RayGone when one has been silent for longer than it may."""
         if self._clock() - self._looked < 1.0:
             return
         for name, (address, patience) in self._watched.items():
@@ -220,7 +217,7 @@ class Pulse:
             if not reason:
                 self._missed.pop(name, None)
             elif self._clock() - self._missed.setdefault(name, self._clock()) > patience:
-                raise _Dead(f"Ray's {name} at {address} is gone: {reason}", hint="the same command continues")
+                raise RayGone(f"Ray's {name} at {address} is gone: {reason}", hint="the same command continues")
         self._looked = self._clock()
 
 
@@ -252,7 +249,7 @@ def _watch(
     finally:
         # Packs with nothing to do have returned by themselves; those that wait for resources have to be told.
         fleet.stop()
-        fleet.join(0.0 if interrupts.twice or isinstance(sys.exc_info()[1], _Dead) else _FORCE)
+        fleet.join(0.0 if interrupts.twice or isinstance(sys.exc_info()[1], RayGone) else _FORCE)
 
 
 def _last(answer: Answer, fleet: Any, asked: bool) -> Any:

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mcutune.cluster.connect import capacity, connect
+from mcutune.cluster.gone import leave
 from mcutune.cluster.resources import Request, plan
 from mcutune.errors import UserError
 from mcutune.search.runner import run_search
@@ -54,4 +55,4 @@ def main(address: str, folder: str, lanes: str, packs: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    leave(main(*sys.argv[1:]))
