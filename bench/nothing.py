@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -111,7 +112,7 @@ def search(folder: Path, space: str, trials: int, sampler: str) -> dict[str, flo
     with opened(shape, nullcontext) as (place, capacity):
         packs, lanes = packs_for(plan, shape, place, capacity)
         job = Job(
-            plan.name, partial(Coordinator, plan), folder, lanes, plan.folder / "logs",
+            plan.name, partial(Coordinator, replace(plan, packs=packs.packs)), folder, lanes, plan.folder / "logs",
             loop=partial(loop_of_nothing, times=times), memory=memory_of_a_pack(packs, place),
         )  # fmt: skip
         progress = run_search(job, place, packs)

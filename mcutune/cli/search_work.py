@@ -100,7 +100,7 @@ def work_in(
     say(out, plain(started(plan, packs, lanes, place)))
     job = Job(
         run=plan.name,
-        make=partial(Coordinator, plan),
+        make=partial(Coordinator, replace(plan, packs=packs.packs)),
         home=home(),
         capacity=lanes,
         logs=plan.folder / "logs",

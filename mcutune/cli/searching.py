@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,6 +198,7 @@ def packs_for(plan: Plan, shape: Shape, place: Place, capacity: Capacity) -> tup
     Raises NoResources with the sum spelled out, BadInput for more than the place can have.
     """
     from mcutune.cluster.resources import plan as resources_plan
+    from mcutune.search.sharing import MOST_PACKS, PLACES
 
     flight = lanes_in_flight(plan.space) * len(plan.folds)
     request = shape.request(capacity.gpus)
@@ -206,7 +208,8 @@ def packs_for(plan: Plan, shape: Shape, place: Place, capacity: Capacity) -> tup
     if packs.packs > flight:  # on a cluster that grows each would have a machine
         packs = replace(packs, packs=flight, waiting=max(0, packs.waiting - (packs.packs - flight)))
     most = lanes_in_flight(plan.space)  # a pack holds lanes of one fold
-    share = min(-(-flight // packs.packs), _MOST_LANES[shape.measure])
+    places = flight / packs.packs * (PLACES if not request.gpus and 1 < packs.packs <= MOST_PACKS else 1)
+    share = min(ceil(places), _MOST_LANES[shape.measure])
     return packs, min(shape.lanes or share, most)
 
 

@@ -75,7 +75,7 @@ class Coordinator:
             self._encoders = EncoderCache(home() / "encoders", self._packs.alive)
             self._timings = Timings(home() / "timings")
             self._studies = {row.fold: self._study(row) for row in rows}
-            self._dispatch = Dispatch(self._studies, self._packs, plan.space.max_rank)
+            self._dispatch = Dispatch(self._studies, self._packs, plan.space.max_rank, plan.packs)
             self._resume(accepted)
             undo.pop_all()
 

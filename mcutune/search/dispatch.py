@@ -8,6 +8,7 @@ from typing import Any
 from mcutune.domain.trial import LaneId, LaneOrder, State, Verdict, padded_rank
 from mcutune.search.packs import Packs, PackState
 from mcutune.search.records import LaneRecord
+from mcutune.search.sharing import MOST_PACKS, Load, fair_number
 from mcutune.search.study import Live, Study
 
 HELD = 2  # times its places a pack may hold lanes, parked ones included, before it gets trials beyond the lag
@@ -20,11 +21,12 @@ Fitting = tuple[LaneId, LaneRecord, Live]
 class Dispatch:
     """Hands the lanes of all studies to packs."""
 
-    def __init__(self, studies: Mapping[str, Study], packs: Packs, max_rank: int) -> None:
-        """max_rank: the largest of the space."""
+    def __init__(self, studies: Mapping[str, Study], packs: Packs, max_rank: int, expected: int = 1) -> None:
+        """max_rank: the largest of the space. expected: packs that were started; some may not have joined yet."""
         self._studies = studies
         self._packs = packs
         self._max_rank = max_rank
+        self._expected = expected
 
     def choose(self) -> tuple[Study, Shape] | None:
         """Fold and shape for a pack: those with lanes that nobody holds, few packs first, then the lowest trial.
@@ -91,26 +93,56 @@ class Dispatch:
         suspects = [one for one in fitting if one[1].suspect]
         chosen = suspects[:1] if suspects and not working else [one for one in fitting if not one[1].suspect]
         if state.device == "cpu" and not suspects:
-            going = {lane for lane, verdict in verdicts.items() if verdict is Verdict.CONTINUE}
-            chosen = self._alike(study, chosen, going, free, places)
+            chosen = self._beside(state, study, chosen, free, places)
         for lane, record, live in chosen[:free]:
             self._packs.hold(state, lane, record.attempt)
             yield LaneOrder(lane, record.attempt, live.configuration.model_dump(), live.configuration.epochs)
 
-    def _alike(self, study: Study, fitting: list[Fitting], going: set[LaneId], free: int, places: int) -> list[Fitting]:
-        """Of the lanes that a pack could train next those whose ranks are padded like those it trains (`going`).
+    def _beside(self, state: PackState, study: Study, fitting: list[Fitting], free: int, places: int) -> list[Fitting]:
+        """Of the lanes that a pack on a CPU could train next those that it should.
 
-        Lanes of another padding would run after its own, not beside them: nothing is won by having them early, and
-        another pack may want them. Where it trains nothing it begins with the largest, which take longest: packs end
-        together if what is short comes last. All where there are no more than its free places, and none from further
-        ahead than _AHEAD times its places: others may wait for the lowest trial.
+        Those whose ranks are padded like those it trains: others would run after its own, not beside them, and another
+        pack may want them. Where it trains nothing, the largest, which take longest: packs end together if what is
+        short comes last. None from further ahead than _AHEAD times its places: others may wait for the lowest trial.
+        Of several packs none takes more than its share of the work, unless the others have no places for the rest.
         """
-        if len(fitting) <= free:
-            return fitting
-        near = fitting[: _AHEAD * places]
-        mine = {self._padded(study.live(lane.trial)) for lane in going}
-        wanted = mine or {max(self._padded(live) for _, _, live in near)}
-        return [one for one in near if self._padded(one[2]) in wanted]
+        if not fitting:
+            return []
+        near = [(one, self._load(one[2])) for one in fitting[: _AHEAD * places]]
+        mine = self._loads(state, study)
+        here, there = {load.padded for load in mine}, {load.padded for _, load in near}
+        kinds = here & there or {max(there)}
+        wanted = [one for one, load in near if load.padded in kinds]
+        alike = not here or kinds <= here
+        others = [one for one in self._packs.at(state.fold, state.shape) if one is not state]
+        coming = self._coming(state)
+        if len(self._packs) > MOST_PACKS or not (others or coming):
+            return fitting if len(fitting) <= free else wanted if alike else []
+        theirs = [self._loads(other, study) for other in others]
+        elsewhere = coming * places + sum(max(0, o.capacity - len(t)) for o, t in zip(others, theirs, strict=True))
+        least = max(0, len(fitting) - elsewhere)
+        if not alike and coming:  # they may begin with these
+            return wanted[:least]
+        loads = [load for _, load in near if load.padded in kinds]
+        rest = [load for _, load in near if load.padded not in kinds]
+        number = fair_number(mine, theirs, loads, rest, 1 + len(others) + coming)
+        return wanted[: max(number, least)]
+
+    def _loads(self, state: PackState, study: Study) -> list[Load]:
+        """What a pack trains."""
+        going = [
+            (lane, held) for lane, held in state.held.items() if study.verdict(lane, held.seen) is Verdict.CONTINUE
+        ]
+        return [self._load(study.live(lane.trial), held.seen) for lane, held in going]
+
+    def _load(self, live: Live, seen: int = 0) -> Load:
+        return Load(self._padded(live), live.configuration.encoder, live.configuration.epochs - seen)
+
+    def _coming(self, state: PackState) -> int:
+        """How many packs that have not joined yet will work on this fold and shape: none where there are others."""
+        if any((study.fold, shape) != (state.fold, state.shape) for study, shape, _ in self._open()):
+            return 0
+        return max(0, self._expected - len(self._packs))
 
     def _padded(self, live: Live) -> int:
         return padded_rank(live.configuration.rank, self._max_rank)

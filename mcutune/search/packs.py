@@ -49,6 +49,9 @@ class Packs:
         self._due = math.inf  # before then no lease runs out: what is heard of a pack only moves its end on
         self._unheld: defaultdict[str, set[LaneId]] = defaultdict(set)
 
+    def __len__(self) -> int:
+        return len(self._packs)
+
     def __iter__(self) -> Iterator[PackState]:
         return iter(self._packs.values())
 
@@ -123,4 +126,8 @@ class Packs:
 
     def serving(self, fold: str, shape: tuple[Any, ...]) -> int:
         """How many packs work on this fold and shape."""
-        return sum(state.fold == fold and state.shape == shape for state in self._packs.values())
+        return sum(1 for _ in self.at(fold, shape))
+
+    def at(self, fold: str, shape: tuple[Any, ...]) -> Iterator[PackState]:
+        """The packs that work on this fold and shape."""
+        return (state for state in self._packs.values() if state.fold == fold and state.shape == shape)

@@ -37,7 +37,7 @@ _MOST_MODALITIES = 6  # 63 combinations an epoch; beyond that the space names wh
 class Plan:
     """What a search is to do. `folder`: home()/runs/NAME. `data`: the data set's name. `fold_data`: a fold's view.
 
-    label: its name where that is not the folder's.
+    label: its name where that is not the folder's. packs: how many are started, which decides speed only.
 
     `driver`: pid of the process that a person started, where the coordinator runs in another one. `keep`: the
     checkpoints of how many ended trials stay, a fold (keeping.py); None for all that finished.
@@ -54,6 +54,7 @@ class Plan:
     keep: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     label: str = ""
+    packs: int = 1
 
     @property
     def name(self) -> str:

@@ -63,7 +63,7 @@ def plan_of(folder: Path, text: str = SPACE, folds: tuple[str, ...] = ("1",), **
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.parent / f"{folder.name}-space.yaml"
     path.write_text(text)
-    of_plan = {key: given.pop(key) for key in ("accept_change", "threads", "driver", "keep") if key in given}
+    of_plan = {key: given.pop(key) for key in ("accept_change", "threads", "driver", "keep", "packs") if key in given}
     return Plan(folder, load_space(str(path), **given), folds, data_of, "fake", **of_plan)
 
 

@@ -1,0 +1,56 @@
+"""How packs on CPUs share what is to be trained, so that they end together. Decides speed, never results.
+
+Lanes whose ranks are padded alike run side by side as a group, and groups one after the other (training/stack.py).
+Work is in units of what one epoch of a frozen lane takes per number that its rank is padded to.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+# What an epoch of a group takes however many lanes it has, and what one of a lane does whatever its rank. Roughly as
+# measured: 1/60 of the time of an encoder's epoch does not depend on the rank, and its groups are not noticed.
+_GROUP = {"frozen": 64, "trained": 0}
+_LANE = {"frozen": 0, "trained": 64}
+MOST_PACKS = 16  # more share by places alone, so that a word costs the same however many there are
+PLACES = 1.5  # times its share of the lanes: so many places a pack has, since some get many lanes of small rank
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a lane still takes: its padded rank, its encoder, the epochs that are left."""
+
+    padded: int
+    encoder: str
+    epochs: int
+
+    @property
+    def work(self) -> int:
+        return (_LANE[self.encoder] + self.padded) * self.epochs
+
+
+def work_of(loads: Iterable[Load]) -> int:
+    """The work of lanes in one pack: their own, and that of the groups that they make."""
+    own, groups = 0, dict[int, int]()
+    for load in loads:
+        own += load.work
+        groups[load.padded] = max(groups.get(load.padded, 0), _GROUP[load.encoder] * load.epochs)
+    return own + sum(groups.values())
+
+
+def fair_number(
+    mine: Sequence[Load], theirs: Iterable[Iterable[Load]], wanted: Sequence[Load], rest: Iterable[Load], packs: int
+) -> int:
+    """How many of the `wanted` lanes a pack should take that trains `mine`, in their order.
+
+    theirs: what each of the others trains. rest: what else waits. packs: how many share the work, also those that have
+    not come yet. It takes lanes until it has its share of the whole: as long as lanes wait, some pack has less than
+    that. Each pack but one may have to begin a group that another has, too.
+    """
+    waiting = [*wanted, *rest]
+    again = (packs - 1) * max((_GROUP[load.encoder] * load.epochs for load in waiting), default=0)
+    whole = work_of(mine) + sum(work_of(loads) for loads in theirs) + work_of(waiting) + again
+    numbers = range(len(wanted) + 1)
+    return min(len(wanted), bisect_left(numbers, whole / packs, key=lambda n: work_of([*mine, *wanted[:n]])))
