@@ -12,15 +12,16 @@ from typing import Any
 
 @contextlib.contextmanager
 def quick_start() -> Iterator[None]:
-    """While open, a node of Ray starts its dashboard beside all else, and no log monitor.
+    """While open, a node of Ray starts its dashboard beside all else, no log monitor and no autoscaler's monitor.
 
-    Ray would wait for the one before it starts its raylet. The other brings workers' lines to a driver; nobody here
-    reads them: they are in files, where the dashboard finds them.
+    Ray would wait for the first before it starts its raylet. The second brings workers' lines to a driver; nobody here
+    reads them: they are in files, where the dashboard finds them. The third would start nodes; there is this one.
     """
     from ray._private.node import Node
 
     node: Any = Node
-    before = {name: getattr(node, name) for name in ("start_api_server", "start_ray_processes", "start_log_monitor")}
+    names = ("start_api_server", "start_ray_processes", "start_log_monitor", "start_monitor")
+    before = {name: getattr(node, name) for name in names}
     beside = _Beside(before["start_api_server"])
 
     def rest(self: Any) -> None:
@@ -28,7 +29,7 @@ def quick_start() -> Iterator[None]:
         beside.wait()
 
     node.start_api_server, node.start_ray_processes = lambda self, **given: beside.start(self, given), rest
-    node.start_log_monitor = lambda self: None
+    node.start_log_monitor = node.start_monitor = lambda self: None
     try:
         yield
     finally:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from mcutune.data.columns import Array
 from mcutune.data.hints import did_you_mean, shown
@@ -80,6 +78,9 @@ def _units(table: Table) -> Array:
 
     Speakers share dialogues, so with group = speaker a unit is all speakers linked by dialogues.
     """
+    from scipy.sparse import coo_array  # half a second to load, and packs, which are given their rows, need it not
+    from scipy.sparse.csgraph import connected_components
+
     count = int(table.group.max()) + 1
     nodes = count + int(table.dialogue.max()) + 1
     links = coo_array((np.ones(len(table)), (table.group, count + table.dialogue)), shape=(nodes, nodes))

@@ -165,3 +165,9 @@ def test_a_broken_loop_is_given_up_with_its_reason(place: Place, tmp_path: Path)
 def test_an_error_of_the_ledger_ends_the_search(place: Place, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="disk is full"):
         fake_search(fake_job(tmp_path, "full", fail_after=2), place, packs(1))
+
+
+def test_a_local_ray_has_no_process_that_a_search_does_not_need(place: Place) -> None:
+    lines = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+    assert any("/raylet" in line for line in lines)
+    assert not [line for line in lines if line.endswith("monitor.py") or "monitor.py " in line]
