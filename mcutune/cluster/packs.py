@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from mcutune.cluster.barrier import without_barrier
 from mcutune.cluster.place import Place
 from mcutune.cluster.resources import Plan
 
@@ -187,6 +188,8 @@ def _trainer(config: dict[str, Any], pack: str, loop: Loop, settings: dict[str, 
         per_worker["GPU"] = config["gpus"]
     more = {"actor": config["actor"], "pack": pack, "index": config["index"], "storage": config["storage"]}
     base, its_own = _base(config["workers"], config["gpus"])
+    if config["workers"] == 1:
+        without_barrier()
     return _with_less(base, config["autoscaled"])(
         loop,
         train_loop_config={**settings, **more},

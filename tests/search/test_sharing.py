@@ -13,16 +13,16 @@ from tests.search.simulate import FakePack
 from tests.search.test_coordinator import RANKS, ranks_of
 from tests.search.words import orders_of
 
-GROUP = 64
+GROUP, LANE = 150, 12
 
 
 def slow_work(loads: list[Load]) -> int:
-    """What they take: an epoch of every lane, and 64 for each epoch of which a group has a lane."""
+    """What they take: an epoch of every lane, and 150 for each epoch of which a group has a lane."""
     total = 0
     for epoch in range(max((load.epochs for load in loads), default=0)):
         going = [load for load in loads if load.epochs > epoch]
         if going[0].encoder == "frozen":
-            total += sum(load.padded for load in going) + GROUP * len({load.padded for load in going})
+            total += sum(LANE + load.padded for load in going) + GROUP * len({load.padded for load in going})
         else:
             total += sum(load.padded + 64 for load in going)
     return total
@@ -75,7 +75,7 @@ def test_two_packs_share_by_work_and_the_one_with_large_ranks_takes_few_others(m
     assert set(ranks_of(small)) == {8} and len(small) > 30
     more = client.advance("a", [], [], [], 45).start
     assert len(large) + len(small) + len(more) == 60
-    assert abs(work([*large, *more]) - work(small)) <= 5 * (8 + GROUP)
+    assert abs(work([*large, *more]) - work(small)) <= 5 * (LANE + 8 + GROUP)
 
 
 def test_where_the_other_pack_has_no_places_all_are_handed_out(make: Any) -> None:
