@@ -29,8 +29,12 @@ demo: install
 	$(BIN)/mcutune search --space quick --data planted
 	$(BIN)/mcutune robustness --ckpt quick-planted --protocol fixed --protocol random
 
+# Those with a Ray want the machine for themselves; of the others two run at a time, file by file.
 test: install
-	$(BIN)/python -m pytest
+	failed=0; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ray and not long" || failed=1; \
+	$(BIN)/python -m pytest -m "ray and not long" || failed=1; \
+	exit $$failed
 
 # Whole searches on Ray with kills, and on two nodes of which one is lost; the benches on small data.
 test-long: install
