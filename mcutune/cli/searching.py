@@ -208,8 +208,8 @@ def packs_for(plan: Plan, shape: Shape, place: Place, capacity: Capacity) -> tup
     if packs.packs > flight:  # on a cluster that grows each would have a machine
         packs = replace(packs, packs=flight, waiting=max(0, packs.waiting - (packs.packs - flight)))
     most = lanes_in_flight(plan.space)  # a pack holds lanes of one fold
-    places = flight / packs.packs * (PLACES if not request.gpus and 1 < packs.packs <= MOST_PACKS else 1)
-    share = min(ceil(places), _MOST_LANES[shape.measure])
+    by_work = shape.measure and not request.gpus and 1 < packs.packs <= MOST_PACKS
+    share = min(ceil(flight / packs.packs * (PLACES if by_work else 1)), _MOST_LANES[shape.measure])
     return packs, min(shape.lanes or share, most)
 
 

@@ -11,9 +11,9 @@ import ray
 
 
 class _Call:
-    """A method of an actor that is none: its answer is there at once."""
+    """A method of an actor that is none: its answer is there at once, what it was given to share or True."""
 
-    def remote(self, *_: Any, data: Any = None, **__: Any) -> Any:
+    def remote(self, *_: Any, data: Any = True, **__: Any) -> Any:
         return ray.put(data)
 
 
@@ -32,10 +32,14 @@ class NoBarrier:
 
 
 def without_barrier() -> None:
-    """From now on this process opens worker groups without one: for groups of one worker only."""
+    """From now on this process opens worker groups without one: for groups of one worker only.
+
+    Raises AttributeError where Ray Train has it elsewhere.
+    """
     from ray.train.v2._internal.execution.worker_group import state, worker_group
 
     made: Any = worker_group
     ended: Any = state
+    _ = made.SynchronizationActor, ended._shutdown_sync_actor
     made.SynchronizationActor = NoBarrier
     ended._shutdown_sync_actor = lambda barrier: None

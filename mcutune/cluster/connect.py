@@ -7,13 +7,14 @@ import json
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import mcutune
 from mcutune.cluster import warden
-from mcutune.cluster.gone import RayGone, abandon
+from mcutune.cluster.gone import abandon, is_gone
 from mcutune.cluster.leftovers import MARK
 from mcutune.cluster.place import Kind, Place, kind_of
 from mcutune.cluster.private import environment, new_token, private_folder, stderr_into
@@ -102,7 +103,10 @@ def _warden(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        process.communicate()  # closes its input, and waits until it has swept
+        if is_gone(sys.exc_info()[1]) and process.stdin is not None:
+            process.stdin.close()  # it sweeps while this process, which has no time for it, ends
+        else:
+            process.communicate()  # closes its input, and waits until it has swept
 
 
 @contextlib.contextmanager
@@ -228,14 +232,11 @@ def _ray(folder: Path, **arguments: Any) -> Iterator[Any]:
         without_goodbye(node)
     try:
         yield context
-    except RayGone:
-        abandon(node)
-        raise
-    except BaseException:
-        ray.shutdown()
-        raise
-    else:
-        ray.shutdown()
+    finally:
+        if is_gone(sys.exc_info()[1]):
+            abandon(node)
+        else:
+            ray.shutdown()
 
 
 def _begun(folder: Path, arguments: Mapping[str, Any]) -> Any:

@@ -77,8 +77,8 @@ class Dispatch:
     def hand_out(self, state: PackState, places: int, verdicts: Mapping[LaneId, Verdict]) -> Iterator[LaneOrder]:
         """Lanes of the pack's fold and shape that nobody holds, none that it was just told to end.
 
-        As many as those that go on leave of its places, or fewer where others would not run beside them: a lane that
-        was just told to park or end has left its own.
+        As many as those that go on leave of its places (a lane that was just told to park or end has left its own), or
+        fewer where others would not run beside them, or another pack should have them.
         One whose packs were lost again and again is handed out with no other, and before all others: then the next loss
         is its own doing, or its next epoch clears it.
         """
@@ -114,9 +114,8 @@ class Dispatch:
         kinds = here & there or {max(there)}
         wanted = [one for one, load in near if load.padded in kinds]
         alike = not here or kinds <= here
-        others = [one for one in self._packs.at(state.fold, state.shape) if one is not state]
-        coming = self._coming(state)
-        if len(self._packs) > MOST_PACKS or not (others or coming):
+        others, coming = self._beside_whom(state)
+        if not others and not coming:
             return fitting if len(fitting) <= free else wanted if alike else []
         theirs = [self._loads(other, study) for other in others]
         elsewhere = coming * places + sum(max(0, o.capacity - len(t)) for o, t in zip(others, theirs, strict=True))
@@ -138,11 +137,19 @@ class Dispatch:
     def _load(self, live: Live, seen: int = 0) -> Load:
         return Load(self._padded(live), live.configuration.encoder, live.configuration.epochs - seen)
 
-    def _coming(self, state: PackState) -> int:
-        """How many packs that have not joined yet will work on this fold and shape: none where there are others."""
-        if any((study.fold, shape) != (state.fold, state.shape) for study, shape, _ in self._open()):
-            return 0
-        return max(0, self._expected - len(self._packs))
+    def _beside_whom(self, state: PackState) -> tuple[list[PackState], int]:
+        """The other packs that share the work of this fold and shape, and how many that are still to come will.
+
+        Nobody where there are many packs. None to come where other folds or shapes wait for them.
+        """
+        if len(self._packs) > MOST_PACKS:
+            return [], 0
+        others = [one for one in self._packs.at(state.fold, state.shape) if one is not state]
+        missing = self._expected - len(self._packs)
+        if missing <= 0 or self._packs.settled:
+            return others, 0
+        elsewhere = any((study.fold, shape) != (state.fold, state.shape) for study, shape, _ in self._open())
+        return others, 0 if elsewhere else missing
 
     def _padded(self, live: Live) -> int:
         return padded_rank(live.configuration.rank, self._max_rank)

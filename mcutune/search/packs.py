@@ -10,6 +10,7 @@ from typing import Any
 
 from mcutune.domain.trial import LaneId
 
+_COMING = 60.0  # seconds that a pack may take to start, or to start again
 ENCODER_LEASE = 3600.0  # seconds that training an encoder may take: a pack says nothing meanwhile
 
 
@@ -46,6 +47,7 @@ class Packs:
         self._lease = lease
         self._packs: dict[str, PackState] = {}
         self._holders: dict[LaneId, str] = {}
+        self._changed = clock()
         self._due = math.inf  # before then no lease runs out: what is heard of a pack only moves its end on
         self._unheld: defaultdict[str, set[LaneId]] = defaultdict(set)
 
@@ -56,13 +58,19 @@ class Packs:
         return iter(self._packs.values())
 
     def enter(self, state: PackState) -> None:
-        state.heard = self._clock()
+        state.heard = self._changed = self._clock()
         self._packs[state.name] = state
         self._due = min(self._due, state.heard + self._lease)
 
     def leave(self, pack: str) -> PackState | None:
         """Forget a pack; its lanes are still in `held`, for `release`."""
+        self._changed = self._clock()
         return self._packs.pop(pack, None)
+
+    @property
+    def settled(self) -> bool:
+        """Whether none has come or gone for so long that no more are waited for."""
+        return self._clock() - self._changed > _COMING
 
     def hear(self, pack: str) -> PackState | None:
         """Note a word of a pack; None if it is not known."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mcutune.cluster.connect import unreachable, usable_cpus
-from mcutune.cluster.gone import RayGone
+from mcutune.cluster.gone import RayGone, is_gone
 from mcutune.cluster.interrupts import Interrupts
 from mcutune.cluster.leftovers import removing_leftovers
 from mcutune.cluster.metrics import Reporter, Snapshot
@@ -76,13 +76,14 @@ def run_search(
     from ray.exceptions import RayError
 
     with _noise_into(job.logs / "ray.log"), Interrupts() as interrupts:
+        pulse = Pulse(place)
         try:
             with removing_leftovers(place), _coordinator(job, place, snapshot) as actor:
-                pulse = Pulse(place)
                 ahead = _forerunner(job, place, plan, actor)
                 fleet = _start(job, place, plan)
                 return _watch(fleet, actor, ahead, pulse, interrupts, watch or _nothing, every)
         except RayError as error:
+            pulse.ended(error)
             raise Stopped(
                 f"Ray has ended: {type(error).__name__}", hint=f"the same command continues; see {job.logs}"
             ) from error
@@ -158,7 +159,7 @@ def _coordinator(job: Job, place: Place, snapshot: Callable[[Any], Snapshot]) ->
     try:
         yield actor
     finally:
-        if not isinstance(sys.exc_info()[1], RayGone):
+        if not is_gone(sys.exc_info()[1]):
             with contextlib.suppress(Exception):
                 ray.get(actor.close.remote(), timeout=_CLOSE)
             with contextlib.suppress(Exception):
@@ -217,8 +218,18 @@ class Pulse:
             if not reason:
                 self._missed.pop(name, None)
             elif self._clock() - self._missed.setdefault(name, self._clock()) > patience:
-                raise RayGone(f"Ray's {name} at {address} is gone: {reason}", hint="the same command continues")
+                raise _gone(name, address, reason)
         self._looked = self._clock()
+
+    def ended(self, error: BaseException) -> None:
+        """Raises RayGone where an error of Ray's comes of its end: its processes fail before anyone has looked."""
+        for name, (address, _) in self._watched.items():
+            if reason := unreachable(address):
+                raise _gone(name, address, reason) from error
+
+
+def _gone(name: str, address: str, reason: str) -> RayGone:
+    return RayGone(f"Ray's {name} at {address} is gone: {reason}", hint="the same command continues")
 
 
 def _watch(
@@ -249,7 +260,7 @@ def _watch(
     finally:
         # Packs with nothing to do have returned by themselves; those that wait for resources have to be told.
         fleet.stop()
-        fleet.join(0.0 if interrupts.twice or isinstance(sys.exc_info()[1], RayGone) else _FORCE)
+        fleet.join(0.0 if interrupts.twice or is_gone(sys.exc_info()[1]) else _FORCE)
 
 
 def _last(answer: Answer, fleet: Any, asked: bool) -> Any:
@@ -277,11 +288,16 @@ def _look(actor: Any, pulse: Pulse) -> Answer:
 def _ask(actor: Any, method: str, pulse: Pulse) -> Any:
     """The answer of the coordinator's actor, however long it takes while Ray lives: it may be reading a large table."""
     import ray
+    from ray.exceptions import RayError
 
-    answer = getattr(actor, method).remote()
-    while not ray.wait([answer], timeout=1.0)[0]:
-        pulse.check()
-    return ray.get(answer)
+    try:
+        answer = getattr(actor, method).remote()
+        while not ray.wait([answer], timeout=1.0)[0]:
+            pulse.check()
+        return ray.get(answer)
+    except RayError as error:
+        pulse.ended(error)
+        raise
 
 
 def _nothing(_: Any) -> None:

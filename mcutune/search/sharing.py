@@ -1,7 +1,7 @@
 """How packs on CPUs share what is to be trained, so that they end together. Decides speed, never results.
 
 Lanes whose ranks are padded alike run side by side as a group, and groups one after the other (training/stack.py).
-Work is in units of what one epoch of a frozen lane takes per number that its rank is padded to.
+Work is in units of what a frozen lane's epoch takes more for each number more that its rank is padded to.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# What an epoch of a group takes however many lanes it has, and what one of a lane does whatever its rank. Roughly as
-# measured: .3 s, and .040 s of lanes padded to 8 or .055 s of lanes padded to 16.
+# The part of an epoch that is the same however many lanes a group has, and the part of each lane's that is the same
+# whatever its rank. As measured with frozen encoders: .3 s a group; .040 s a lane padded to 8, .055 s one padded to 16.
+# Where encoders are trained, too, they are nearly all of it.
 _GROUP = {"frozen": 150, "trained": 0}
 _LANE = {"frozen": 12, "trained": 64}
-MOST_PACKS = 16  # more share by places alone, so that a word costs the same however many there are
+MOST_PACKS = 16  # at work; more share by places alone, so that a word costs the same however many there are
 PLACES = 1.5  # times its share of the lanes: so many places a pack has, since some get many lanes of small rank
 
 
@@ -46,7 +47,7 @@ def fair_number(
     """How many of the `wanted` lanes a pack should take that trains `mine`, in their order.
 
     theirs: what each of the others trains. rest: what else waits. packs: how many share the work, also those that have
-    not come yet. It takes lanes until it has its share of the whole: as long as lanes wait, some pack has less than
+    not come yet. It takes lanes until it has its share of the whole: as long as lanes wait, one of these has less than
     that. Each pack but one may have to begin a group that another has, too.
     """
     waiting = [*wanted, *rest]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,6 +41,19 @@ def test_no_more_packs_or_lanes_than_have_work(tmp_path: Path, asked: int) -> No
         )
     else:
         assert said is None
+
+
+@pytest.mark.parametrize(
+    ("given", "cpus", "places"),
+    [({}, 2, 60), ({}, 1, 80), ({}, 20, 4), ({"workers": 2}, 4, 40), ({"gpus": 1.0}, 2, 40), ({"lanes": 3}, 2, 3)],
+)
+def test_packs_that_share_by_work_have_half_as_many_places_again(
+    tmp_path: Path, given: dict[str, Any], cpus: int, places: int
+) -> None:
+    """Of 80 lanes. One pack, many packs, GPUs, and packs that do not measure what they can take share by number."""
+    plan = plan_of(tmp_path / "run", trials=40, sampler="random")
+    assert lanes_in_flight(plan.space) == 80
+    assert packs_for(plan, replace(shape(), **given), CLUSTER, Capacity((Node(cpus, gpus=cpus),)))[1] == places
 
 
 def test_where_nothing_is_asked_for_nothing_is_said(tmp_path: Path) -> None:

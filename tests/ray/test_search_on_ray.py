@@ -31,6 +31,7 @@ class Search:
     seen: list[Any]
     folder: Path
     metrics: str
+    titles: set[str]  # of Ray's processes while the packs were at work
 
 
 @pytest.fixture(scope="module")
@@ -39,19 +40,28 @@ def search(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Search:
     folder = tmp_path_factory.mktemp("search")
     seen: list[Any] = []
     metrics: list[str] = []
+    titles: set[str] = set()
 
     def watch(progress: Any) -> None:
         seen.append(progress)
         if progress.finished > 20:
             metrics.append(scrape(place))
+            titles.update(title_of(process) for process in psutil.Process().children(recursive=True))
 
     job = fake_job(folder, "fakes", lanes=60, epochs=4, marker=folder / "marker")
     progress = fake_search(job, place, packs(2), watch=watch)
-    return Search(progress, seen, folder, metrics[-1])
+    return Search(progress, seen, folder, metrics[-1], titles - {""})
 
 
 def fake_search(job: Job, place: Place, plan: Plan, watch: Callable[[Any], None] | None = None) -> Any:
     return run_search(job, place, plan, watch=watch, snapshot=fake_snapshot)
+
+
+def title_of(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 def scrape(place: Place) -> str:
@@ -167,7 +177,8 @@ def test_an_error_of_the_ledger_ends_the_search(place: Place, tmp_path: Path) ->
         fake_search(fake_job(tmp_path, "full", fail_after=2), place, packs(1))
 
 
-def test_a_local_ray_has_no_process_that_a_search_does_not_need(place: Place) -> None:
+def test_no_process_runs_that_a_search_does_not_need(search: Search, place: Place) -> None:
     lines = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
     assert any("/raylet" in line for line in lines)
     assert not [line for line in lines if line.endswith("monitor.py") or "monitor.py " in line]
+    assert search.titles and not [title for title in search.titles if "SynchronizationActor" in title]

@@ -11,7 +11,7 @@ from mcutune.domain.trial import padded_rank
 from mcutune.search.sharing import Load, fair_number, work_of
 from tests.search.simulate import FakePack
 from tests.search.test_coordinator import RANKS, ranks_of
-from tests.search.words import orders_of
+from tests.search.words import Clock, orders_of
 
 GROUP, LANE = 150, 12
 
@@ -98,11 +98,13 @@ def test_while_other_shapes_are_open_nobody_is_waited_for(make: Any) -> None:
 @pytest.mark.parametrize("expected", [1, 2, 3, 9])
 @pytest.mark.parametrize("there", [1, 2, 3])
 def test_a_search_ends_however_many_packs_never_come(make: Any, expected: int, there: int) -> None:
-    client = make(RANKS.replace("epochs: 5", "epochs: 2"), trials=40, sampler="random", packs=expected)
+    clock = Clock()
+    client = make(RANKS, clock, trials=60, sampler="random", packs=expected)
     packs = [FakePack(f"pack{k}", 16) for k in range(there)]
-    words = 0
-    while packs:
-        packs = [pack for pack in packs if pack.step(client)]
-        words += 1
-        assert words < 200
+    working = packs
+    while working:
+        clock.now += 10.0
+        working = [pack for pack in working if pack.step(client)]
     assert client.done
+    # 60 lanes of 5 epochs by packs of 16 places: at best 20 epochs of them; a minute's wait costs some more.
+    assert sum(len(pack.trained) for pack in packs) <= 30 + 10 * there
