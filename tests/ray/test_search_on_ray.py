@@ -178,7 +178,7 @@ def test_an_error_of_the_ledger_ends_the_search(place: Place, tmp_path: Path) ->
 
 
 def test_no_process_runs_that_a_search_does_not_need(search: Search, place: Place) -> None:
-    lines = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+    lines = [title_of(process) for process in psutil.Process().children(recursive=True)]
     assert any("/raylet" in line for line in lines)
     assert not [line for line in lines if line.endswith("monitor.py") or "monitor.py " in line]
     assert search.titles and not [title for title in search.titles if "SynchronizationActor" in title]
