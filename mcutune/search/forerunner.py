@@ -10,7 +10,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mcutune.cluster.place import Place
-from mcutune.search.packs import ENCODER_LEASE
+
+# Seconds after which a pack no longer waits for it: it may hang. At worst both train the same encoders.
+_LEASE = 600.0
 
 
 class Forerunner:
@@ -29,7 +31,7 @@ class Forerunner:
         task: Any = ray.remote(num_cpus=0, max_retries=0, max_calls=1)(_forerun)
         self._actor = actor
         self._clock = clock
-        self._until = clock() + ENCODER_LEASE
+        self._until = clock() + _LEASE
         self._task = task.options(name=name, scheduling_strategy=here).remote(actor, name, memory)
 
     def check(self) -> None:
